@@ -1,0 +1,85 @@
+"""How a dbt model becomes an asset: key, team, calendar, mappings, automation.
+
+Belongs here: the translation of one model's properties. Not here: running dbt.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DagsterDbtTranslator, DbtProject
+
+from platform_assets import partitions
+from platform_assets.automation import WHEN_UPSTREAM_COMPLETE
+from platform_assets.teams import team_of
+
+
+class LakeTranslator(DagsterDbtTranslator):
+    """Keys are [team, model]; the model's own `config.meta` says its calendar and lookbacks."""
+
+    def get_asset_spec(
+        self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None
+    ) -> dg.AssetSpec:
+        """The asset of a model or source; see `DagsterDbtTranslator`."""
+        spec = super().get_asset_spec(manifest, unique_id, project)
+        node = self.get_resource_props(manifest, unique_id)
+        if node["resource_type"] != "model":
+            return spec
+        layer = node["fqn"][1]
+        return spec.replace_attributes(
+            kinds={"dbt", "duckdb", "view" if node["config"]["materialized"] == "lake_view" else "table"},
+            tags={**spec.tags, "layer": layer},
+        )
+
+    def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:
+        """[team, entity]: the table's schema and name."""
+        node = dbt_resource_props
+        return dg.AssetKey([node["schema"], node.get("alias") or node["identifier"]])
+
+    def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str:
+        """The team."""
+        return str(dbt_resource_props["schema"])
+
+    def get_owners(self, dbt_resource_props: Mapping[str, Any]) -> list[str]:
+        """The team that owns the schema."""
+        return [team_of(dbt_resource_props["schema"]).owner]
+
+    def get_description(self, dbt_resource_props: Mapping[str, Any]) -> str:
+        """The model's own description, without the SQL that dagster-dbt would append."""
+        return str(dbt_resource_props["description"])
+
+    def get_automation_condition(self, dbt_resource_props: Mapping[str, Any]) -> dg.AutomationCondition | None:
+        """The same for every model."""
+        return WHEN_UPSTREAM_COMPLETE
+
+    def get_partitions_def(self, dbt_resource_props: Mapping[str, Any]) -> dg.PartitionsDefinition | None:
+        """The team's calendar at the grain that the model declares."""
+        return partitions.calendar_of(dbt_resource_props["schema"], grain_of(dbt_resource_props))
+
+    def get_partition_mapping(
+        self, dbt_resource_props: Mapping[str, Any], dbt_parent_resource_props: Mapping[str, Any]
+    ) -> dg.PartitionMapping | None:
+        """Same time, with the lookback that the model declares for this upstream."""
+        if "none" in (grain_of(dbt_resource_props), grain_of(dbt_parent_resource_props)):
+            return None
+        lookbacks = _meta(dbt_resource_props).get("lookback", {})
+        return partitions.same_time(lookbacks.get(dbt_parent_resource_props["name"], 0))
+
+
+def grain_of(node: Mapping[str, Any]) -> str:
+    """hourly, daily, weekly or none, as the node's `config.meta.partitions` says.
+
+    Raises:
+        KeyError: a model or source that does not say it.
+    """
+    grain = _meta(node).get("partitions")
+    if grain is None:
+        raise KeyError(
+            f"dbt {node['resource_type']} {node['name']!r} declares no config.meta.partitions; "
+            f"set it to hourly, daily, weekly or none in {node['original_file_path']}"
+        )
+    return str(grain)
+
+
+def _meta(node: Mapping[str, Any]) -> Mapping[str, Any]:
+    return node.get("config", {}).get("meta") or node.get("meta") or {}

@@ -1,0 +1,122 @@
+"""What the main job left behind, as data, as a table and as a file.
+
+Belongs here: reading results and showing them. Not here: producing them.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import dagster as dg
+from rich.console import Console
+from rich.table import Table
+
+from platform_assets.operations.demo import Outcome
+from platform_assets.operations.graph import Graph
+from resources.environment import Environment
+from resources.warehouse import TableName, Warehouse
+
+EVALUATION = TableName("commerce", "demand_evaluation")
+REPORT = "demo-report.json"
+
+
+@dataclass(frozen=True)
+class AssetSummary:
+    """An asset at the end: pairs it has of those in its calendar, rows and bytes in the lake, its checks."""
+
+    asset: str
+    pairs: int
+    pairs_in_calendar: int
+    rows: int | None
+    bytes: int | None
+    checks: int
+    checks_failed: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that the main job reports; WAPE is the pooled weighted absolute percentage error over all folds."""
+
+    changed: bool
+    succeeded: bool
+    assets: list[AssetSummary]
+    pairs_built_by_stage: Mapping[str, int]
+    seconds_by_stage: Mapping[str, float]
+    model_error: Mapping[str, float]
+
+    def write(self, path: Path) -> None:
+        """Write the report as JSON."""
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+
+def summarize(environment: Environment, outcome: Outcome, graph: Graph) -> Report:
+    """Read back what is recorded and stored after `outcome`."""
+    warehouse = Warehouse.of(environment)
+    with dg.DagsterInstance.from_config(str(environment.dagster_home)) as instance:
+        assets = [_summary(instance, warehouse, graph, key) for key, node in graph.nodes.items() if node.location]
+    return Report(
+        changed=outcome.changed,
+        succeeded=all(asset.checks_failed == 0 for asset in assets),
+        assets=assets,
+        pairs_built_by_stage=outcome.built,
+        seconds_by_stage={stage: round(seconds, 1) for stage, seconds in outcome.seconds.items()},
+        model_error=model_error(warehouse),
+    )
+
+
+def model_error(warehouse: Warehouse) -> dict[str, float]:
+    """Pooled WAPE of the demand model and its baselines over every fold that was evaluated."""
+    with warehouse.reader() as lake:
+        found = lake.execute(
+            f"select count(*), sum(absolute_error_model) / sum(units), sum(absolute_error_last_week) / sum(units), "
+            f"sum(absolute_error_four_week_mean) / sum(units) from {EVALUATION.sql}"
+        ).fetchone()
+    names = ("folds", "model", "last week", "four-week mean")
+    return dict(zip(names, found or (), strict=True))
+
+
+def show(report: Report, console: Console) -> None:
+    """Print the report as tables."""
+    assets = Table("asset", "pairs", "rows", "MB", "checks", title="Assets", title_justify="left")
+    for column in assets.columns[1:]:
+        column.justify = "right"
+    for asset in report.assets:
+        passed = asset.checks - asset.checks_failed
+        assets.add_row(
+            asset.asset,
+            f"{asset.pairs:,}/{asset.pairs_in_calendar:,}",
+            "" if asset.rows is None else f"{asset.rows:,}",
+            "" if asset.bytes is None else f"{asset.bytes / 1e6:,.1f}",
+            f"[red]{passed}/{asset.checks}[/]" if asset.checks_failed else f"{asset.checks}",
+        )
+    console.print(assets)
+    stages = Table("stage", "seconds", "pairs built", title="Time by stage", title_justify="left")
+    for stage, seconds in report.seconds_by_stage.items():
+        stages.add_row(stage, f"{seconds:,.1f}", f"{report.pairs_built_by_stage.get(stage, 0):,}")
+    console.print(stages)
+    errors = Table(*report.model_error, title="Demand forecast, WAPE on held-out weeks", title_justify="left")
+    errors.add_row(*[f"{value:.4f}" if isinstance(value, float) else str(value) for value in report.model_error.values()])
+    console.print(errors)
+    if not report.changed:
+        console.print("Nothing changed: everything was delivered and built before.")
+
+
+def _summary(instance: dg.DagsterInstance, warehouse: Warehouse, graph: Graph, key: dg.AssetKey) -> AssetSummary:
+    node = graph.nodes[key]
+    stored = warehouse.partitions(TableName.of_key(key)).values()
+    if node.calendar is None:
+        pairs = int(instance.get_latest_materialization_event(key) is not None)
+    else:
+        pairs = len(instance.get_materialized_partitions(key))
+    latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(node.checks)
+    failed = [check for check, record in latest.items() if record.status.value in ("FAILED", "EXECUTION_FAILED")]
+    return AssetSummary(
+        asset="/".join(key.path),
+        pairs=pairs,
+        pairs_in_calendar=len(node.pairs),
+        rows=sum(partition.rows for partition in stored) if stored else None,
+        bytes=sum(partition.bytes for partition in stored) if stored else None,
+        checks=len(node.checks),
+        checks_failed=len(failed),
+    )

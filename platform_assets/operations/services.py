@@ -1,0 +1,210 @@
+"""Dagster's processes on this machine: instance settings, web UI, daemon and code servers.
+
+Belongs here: writing `dagster.yaml`, starting and stopping. Not here: what is asked of them (`client.py`).
+"""
+
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from platform_assets.operations.client import Client
+from platform_assets.operations.graph import code_locations
+from resources.dbt import Dbt
+from resources.environment import Environment
+from resources.warehouse import Warehouse
+
+HOST = "127.0.0.1"
+_STARTUP_SECONDS = 180
+_SHUTDOWN_SECONDS = 20
+
+
+class ServiceError(RuntimeError):
+    """The services cannot start; the message says why and what to do."""
+
+
+def instance_settings(environment: Environment) -> dict[str, Any]:
+    """The contents of `dagster.yaml`: made for two cores and a lake with a single catalog.
+
+    Two runs at a time; within them one step at a time in each pool, so lake writers take turns. On a cluster raise
+    `max_concurrent_runs`, and launch runs with dagster-k8s.
+    """
+    settings: dict[str, Any] = {
+        "telemetry": {"enabled": False},
+        "run_queue": {
+            "max_concurrent_runs": 2,
+            "block_op_concurrency_limited_runs": {"enabled": True, "op_concurrency_slot_buffer": 1},
+        },
+        "concurrency": {"pools": {"granularity": "op", "default_limit": 1}},
+        "run_monitoring": {"enabled": True, "start_timeout_seconds": 180, "poll_interval_seconds": 30},
+        "sensors": {"use_threads": True, "num_workers": 2},
+        "backfills": {"use_threads": True, "num_workers": 2},
+        "code_servers": {"local_startup_timeout": _STARTUP_SECONDS},
+        "retention": {"sensor": {"purge_after_days": {"skipped": 1, "success": 30, "failure": 30}}},
+        "nux": {"enabled": False},
+    }
+    if environment.dagster_storage != "sqlite":
+        settings["storage"] = {"postgres": {"postgres_url": environment.dagster_storage}}
+    return settings
+
+
+def prepare(environment: Environment) -> None:
+    """Create what is missing of the environment's state: instance settings, lake, dbt manifest."""
+    environment.dagster_home.mkdir(parents=True, exist_ok=True)
+    environment.landing.mkdir(parents=True, exist_ok=True)
+    (environment.dagster_home / "dagster.yaml").write_text(yaml.safe_dump(instance_settings(environment)))
+    Warehouse.of(environment).snapshot()
+    Dbt.of(environment).manifest()
+
+
+@contextmanager
+def running(environment: Environment, port: int) -> Iterator[Client]:
+    """Run web UI, daemon and code servers of `environment` for the time of the block.
+
+    Each process writes a log of its own under `<home>/logs`.
+
+    Args:
+        environment: whose instance.
+        port: of the web UI on 127.0.0.1; 0 takes a free one.
+
+    Raises:
+        ServiceError: already running, port taken, a process ended, or no answer within three minutes.
+    """
+    with _only_one(environment) as holder, ExitStack() as stack:
+        if port:
+            _refuse_taken(port)
+        prepare(environment)
+        port, *ports = _free_ports(1 + len(code_locations())) if not port else (port, *_free_ports(len(code_locations())))
+        workspace = _write_workspace(environment, ports)
+        processes = [
+            stack.enter_context(_process(environment, name, command))
+            for name, command in _commands(workspace, port, ports).items()
+        ]
+        client = Client(f"http://{HOST}:{port}")
+        _await(client, processes, environment)
+        _announce(holder, port)
+        yield client
+
+
+def _commands(workspace: Path, port: int, ports: Sequence[int]) -> dict[str, list[str]]:
+    """Command lines by name: a code server each location, the daemon, the web server; all on 127.0.0.1."""
+    commands = {
+        name: ["-m", "dagster", "code-server", "start", "-m", module, "-h", HOST, "-p", str(port_of), *("--location-name", name)]
+        for (name, module), port_of in zip(code_locations().items(), ports, strict=True)
+    }
+    commands["daemon"] = ["-m", "platform_assets.operations.daemon", "run", "-w", str(workspace)]
+    commands["web"] = ["-m", "dagster_webserver", "-h", HOST, "-p", str(port), "-w", str(workspace)]
+    return commands
+
+
+def _write_workspace(environment: Environment, ports: Sequence[int]) -> Path:
+    """The workspace in which web server and daemon share one code server per location."""
+    servers = [
+        {"grpc_server": {"host": HOST, "port": port, "location_name": name}}
+        for name, port in zip(code_locations(), ports, strict=True)
+    ]
+    path = environment.dagster_home / "workspace.yaml"
+    path.write_text(yaml.safe_dump({"load_from": servers}))
+    return path
+
+
+def wait_for_interrupt() -> None:
+    """Block until the person presses Ctrl-C or the process is asked to end."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        return
+
+
+@contextmanager
+def _process(environment: Environment, name: str, command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+    with _log(environment, name).open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            env={**os.environ, **environment.variables},
+            cwd=environment.home,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(timeout=_SHUTDOWN_SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def _log(environment: Environment, name: str) -> Path:
+    folder = environment.home / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{name}.log"
+
+
+@contextmanager
+def _only_one(environment: Environment) -> Iterator[IO[str]]:
+    """Two daemons on one instance fight over its queue: hold a lock for as long as ours runs."""
+    path = environment.dagster_home / "services.lock"
+    with path.open("a+") as holder:
+        try:
+            fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder.seek(0)
+            raise ServiceError(
+                f"Dagster already runs for {environment.home} ({holder.read().strip() or 'starting'}); "
+                "use that one, or stop it first."
+            ) from None
+        yield holder
+
+
+def _announce(holder: IO[str], port: int) -> None:
+    holder.truncate(0)
+    holder.write(f"process {os.getpid()}, http://{HOST}:{port}")
+    holder.flush()
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind((HOST, 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+
+
+def _refuse_taken(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise ServiceError(
+                f"port {port} on {HOST} is taken ({error.strerror}); set HEADWATER_PORT to a free one"
+            ) from None
+
+
+def _await(client: Client, processes: Sequence[subprocess.Popen[bytes]], environment: Environment) -> None:
+    deadline = time.monotonic() + _STARTUP_SECONDS
+    while time.monotonic() < deadline:
+        for process in processes:
+            if process.poll() is not None:
+                raise ServiceError(
+                    f"{' '.join(map(str, process.args[1:4]))} ended while starting "  # type: ignore[index]
+                    f"(exit {process.returncode}); its log is in {environment.home / 'logs'}"
+                )
+        if client.is_up():
+            return
+        time.sleep(0.5)
+    raise ServiceError(f"Dagster did not answer within {_STARTUP_SECONDS} s; its logs are in {environment.home / 'logs'}")

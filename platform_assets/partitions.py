@@ -1,0 +1,84 @@
+"""Every partitions definition and partition mapping of both code locations.
+
+Belongs here: calendars, their time zones, and how pairs of one calendar map to pairs of another.
+Not here: which asset uses which calendar (the declaration of the asset says so).
+
+A partition key is local time of the team. Keys of one calendar sort as text in the order of time, which the
+dbt window macros and the lake's range deletes rely on.
+"""
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+HOUR_FORMAT = "%Y-%m-%d-%H:%M"
+DAY_FORMAT = "%Y-%m-%d"
+MONDAY = 1
+
+COMMERCE_ZONE = "America/New_York"
+WEBTOON_ZONE = "Asia/Seoul"
+
+COMMERCE_DAILY = dg.DailyPartitionsDefinition(
+    start_date="2017-01-01",
+    end_date="2018-01-01",
+    timezone=COMMERCE_ZONE,
+    # The stores are closed on Christmas Day: nothing is sold, nothing is delivered, no pair is expected.
+    exclusions=["0 0 25 12 *"],
+)
+COMMERCE_WEEKLY = dg.WeeklyPartitionsDefinition(
+    start_date="2016-12-26", end_date="2018-01-01", timezone=COMMERCE_ZONE, day_offset=MONDAY
+)
+
+WEBTOON_HOURLY = dg.HourlyPartitionsDefinition(
+    start_date="2017-12-04-00:00", end_date="2018-01-01-00:00", timezone=WEBTOON_ZONE, fmt=HOUR_FORMAT
+)
+WEBTOON_DAILY = dg.DailyPartitionsDefinition(
+    start_date="2017-12-04", end_date="2018-01-01", timezone=WEBTOON_ZONE
+)
+WEBTOON_WEEKLY = dg.WeeklyPartitionsDefinition(
+    start_date="2017-12-04", end_date="2018-01-01", timezone=WEBTOON_ZONE, day_offset=MONDAY
+)
+
+# Features need eight weeks behind them, a fold needs a quarter of features; both look one week past the sales.
+DEMAND_FEATURES = dg.WeeklyPartitionsDefinition(
+    start_date="2017-02-27", end_date="2018-01-08", timezone=COMMERCE_ZONE, day_offset=MONDAY
+)
+DEMAND_FOLDS = dg.WeeklyPartitionsDefinition(
+    start_date="2017-06-05", end_date="2018-01-08", timezone=COMMERCE_ZONE, day_offset=MONDAY
+)
+
+CALENDARS: Mapping[str, Mapping[str, dg.TimeWindowPartitionsDefinition | None]] = {
+    "commerce": {"daily": COMMERCE_DAILY, "weekly": COMMERCE_WEEKLY, "none": None},
+    "webtoon": {"hourly": WEBTOON_HOURLY, "daily": WEBTOON_DAILY, "weekly": WEBTOON_WEEKLY, "none": None},
+}
+
+
+def calendar_of(team: str, grain: str) -> dg.TimeWindowPartitionsDefinition | None:
+    """The calendar of `team` at `grain` (hourly, daily, weekly or none).
+
+    Raises:
+        KeyError: the team has no such calendar; the message lists those it has.
+    """
+    calendars = CALENDARS.get(team, {})
+    if grain not in calendars:
+        raise KeyError(
+            f"team {team!r} has no {grain!r} calendar; platform_assets/partitions.py declares "
+            f"{', '.join(sorted(calendars)) or 'none for this team'}"
+        )
+    return calendars[grain]
+
+
+def same_time(lookback: int = 0) -> dg.PartitionMapping:
+    """Pairs map to the upstream pairs that cover the same time, and to those `lookback` of their own lengths before.
+
+    Hourly rolls up to daily and daily to weekly by the same mapping: a day needs all its hours, a week all its
+    days. Upstream pairs outside the upstream's calendar (before its first day, a closed day) are not needed.
+    """
+    return dg.TimeWindowPartitionMapping(start_offset=-lookback, allow_nonexistent_upstream_partitions=True)
+
+
+def preceding_weeks(first: int, last: int = -1) -> dg.PartitionMapping:
+    """A week maps to the upstream weeks `first` to `last` relative to it, e.g. -8 to -1: what was known before."""
+    return dg.TimeWindowPartitionMapping(
+        start_offset=first, end_offset=last, allow_nonexistent_upstream_partitions=True
+    )

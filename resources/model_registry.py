@@ -1,0 +1,248 @@
+"""MLflow, as much of it as assets need: candidates of a partition, and the versions that passed their gate.
+
+Belongs here: runs, versions, aliases and artifacts of ML models kept as text. Not here: training, judging, and which
+ML model exists. MLflow is imported when it is first used.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+from pydantic import Field
+
+from resources.environment import TELEMETRY_OFF, Environment
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+
+CHAMPION = "champion"
+"""Alias of the version for the newest partition that was registered."""
+
+_PARTITION = "partition"
+_DIGEST = "model_digest"
+_FILE = "model/model.txt"
+_NOT_FOUND = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
+
+
+class RegistryError(LookupError):
+    """The registry has no such model, or no longer has its file; the message says what to rebuild."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trained model of one partition, kept as an MLflow run."""
+
+    name: str
+    partition: str
+    run_id: str
+    digest: str
+    text: str
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """A version of a registered model, found by the partition that it was trained for."""
+
+    name: str
+    partition: str
+    version: int
+    run_id: str
+    digest: str
+    champion: bool
+
+
+class ModelRegistry(dg.ConfigurableResource):
+    """MLflow tracking and model registry in one SQL database; models are text files under its artifacts.
+
+    Both are looked up by partition, so that building a partition again replaces and never duplicates. Equal bytes
+    keep their version.
+    """
+
+    uri: str = Field(description="SQLAlchemy URI of MLflow's tracking and registry database.")
+    artifacts: str = Field(description="Folder of models and other artifacts; absolute and always the same.")
+
+    @classmethod
+    def of(cls, environment: Environment) -> "ModelRegistry":
+        """The registry of `environment`."""
+        return cls(uri=environment.mlflow_uri, artifacts=str(environment.mlflow_artifacts))
+
+    def log_candidate(
+        self,
+        name: str,
+        partition: str,
+        text: str,
+        parameters: Mapping[str, object],
+        tags: Mapping[str, str],
+    ) -> Candidate:
+        """Keep a model trained for `partition`; an earlier candidate that was never registered is dropped.
+
+        Args:
+            name: registered model's name, also the MLflow experiment.
+            partition: key of the partition that the model is for.
+            text: the model file.
+            parameters: hyperparameters, for MLflow's comparison.
+            tags: where it comes from, e.g. the Dagster run.
+        """
+        client = self._client()
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        kept = {version.run_id for version in self._versions(name)}
+        runs = self._runs(name, partition)
+        same = next((run for run in runs[:1] if run.data.tags.get(_DIGEST) == digest), None)
+        run = same or client.create_run(self._experiment(name), run_name=f"{name} {partition}")
+        run_id = run.info.run_id
+        if same is None:
+            for key, value in parameters.items():
+                client.log_param(run_id, key, value)
+            client.log_text(run_id, text, _FILE)
+        for key, value in {**tags, _PARTITION: partition, _DIGEST: digest}.items():
+            client.set_tag(run_id, key, value)
+        client.set_terminated(run_id)
+        for old in runs:
+            if old.info.run_id not in kept | {run_id}:
+                client.delete_run(old.info.run_id)
+        return Candidate(name, partition, run_id, digest, text)
+
+    def candidate(self, name: str, partition: str) -> Candidate:
+        """The newest candidate for `partition`.
+
+        Raises:
+            RegistryError: none was logged, or its file is gone or was changed.
+        """
+        runs = self._runs(name, partition)
+        if not runs:
+            raise RegistryError(
+                f"no candidate of {name} for {partition} in {self.uri}: materialize that partition of the model first"
+            )
+        run = runs[0]
+        digest = run.data.tags[_DIGEST]
+        return Candidate(name, partition, run.info.run_id, digest, self._text(run, name, partition, digest))
+
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
+        """Add metrics to the run of a candidate."""
+        for key, value in metrics.items():
+            self._client().log_metric(run_id, key, value)
+
+    def register(self, candidate: Candidate) -> RegisteredVersion:
+        """Make `candidate` the version of its partition, in place of another; the champion only moves forward.
+
+        The alias `champion` goes to the newest partition registered so far, so that registering an old partition
+        again leaves the champion where it is. Each partition's version also has the partition key as an alias.
+        """
+        client = self._client()
+        versions = [v for v in self._versions(candidate.name) if v.tags.get(_PARTITION) == candidate.partition]
+        same = next((v for v in versions if v.tags.get(_DIGEST) == candidate.digest), None)
+        version = same or client.create_model_version(
+            candidate.name,
+            source=f"{client.get_run(candidate.run_id).info.artifact_uri}/{Path(_FILE).parent}",
+            run_id=candidate.run_id,
+            tags={_PARTITION: candidate.partition, _DIGEST: candidate.digest},
+        )
+        client.set_registered_model_alias(candidate.name, candidate.partition, str(version.version))
+        aliases = client.get_registered_model(candidate.name).aliases
+        if candidate.partition == max(alias for alias in aliases if alias != CHAMPION):
+            client.set_registered_model_alias(candidate.name, CHAMPION, str(version.version))
+        for old in versions:
+            if old.version != version.version:
+                client.delete_model_version(candidate.name, str(old.version))
+                if old.run_id != version.run_id:
+                    client.delete_run(old.run_id)
+        return self.registered(candidate.name, candidate.partition)
+
+    def registered(self, name: str, partition: str = CHAMPION) -> RegisteredVersion:
+        """The version registered for `partition`, by its alias; the champion when none is given.
+
+        Raises:
+            RegistryError: nothing is registered for it.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found = self._client().get_model_version_by_alias(name, partition)
+        except MlflowException as error:
+            if error.error_code not in _NOT_FOUND:
+                raise
+            raise RegistryError(
+                f"no version of {name} is registered for {partition} in {self.uri}: its candidate was not built or "
+                "did not pass its gate; look at the model's checks for that partition"
+            ) from error
+        return RegisteredVersion(
+            name=name,
+            partition=found.tags[_PARTITION],
+            version=int(found.version),
+            run_id=str(found.run_id),
+            digest=found.tags[_DIGEST],
+            champion=CHAMPION in found.aliases,
+        )
+
+    def load(self, version: RegisteredVersion) -> str:
+        """The model file of `version`.
+
+        Raises:
+            RegistryError: it is gone or was changed since it was registered.
+        """
+        run = self._client().get_run(version.run_id)
+        return self._text(run, version.name, version.partition, version.digest)
+
+    def _text(self, run: "Run", name: str, partition: str, digest: str) -> str:
+        from mlflow.artifacts import load_text
+        from mlflow.exceptions import MlflowException
+
+        source = f"{run.info.artifact_uri}/{_FILE}"
+        try:
+            text = load_text(source)
+        except (OSError, MlflowException) as error:
+            raise RegistryError(
+                f"{name} {partition}: its file {source} is gone; materialize that partition of the model again"
+            ) from error
+        if hashlib.sha256(text.encode()).hexdigest() != digest:
+            raise RegistryError(
+                f"{name} {partition}: its file {source} was changed after training; "
+                "materialize that partition of the model again"
+            )
+        return text
+
+    def _client(self) -> "MlflowClient":
+        return _connected(self.uri)
+
+    def _experiment(self, name: str) -> str:
+        client = self._client()
+        found = client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        folder = Path(self.artifacts) / name
+        return client.create_experiment(name, artifact_location=folder.as_uri())
+
+    def _runs(self, name: str, partition: str) -> "list[Run]":
+        return list(
+            self._client().search_runs(
+                [self._experiment(name)],
+                filter_string=f"tags.{_PARTITION} = '{partition}'",
+                order_by=["attributes.start_time DESC"],
+            )
+        )
+
+    def _versions(self, name: str) -> "list[ModelVersion]":
+        client = self._client()
+        if not client.search_registered_models(f"name = '{name}'"):
+            client.create_registered_model(name)
+        return list(client.search_model_versions(f"name = '{name}'"))
+
+
+@cache
+def _connected(uri: str) -> "MlflowClient":
+    """A client of the database at `uri`, which is created and migrated when it is new."""
+    # Before the import: MLflow decides on telemetry once, when it loads.
+    os.environ.update(TELEMETRY_OFF)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    from mlflow import MlflowClient
+
+    if uri.startswith("sqlite:///"):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)

@@ -1,0 +1,356 @@
+"""The lake: the one surface through which assets read and replace stored partitions.
+
+Belongs here: attaching the DuckLake, transactions with retry, the physical catalog's answers, checksums. Not here:
+what any table means, and dbt's own connection (its profile attaches the same lake by the same settings).
+
+A table that belongs to a partitioned asset carries `partition_key VARCHAR`, Dagster's key verbatim, and the lake is
+partitioned by it, so that the catalog alone answers which pairs are physically there.
+"""
+
+import errno
+import json
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import dagster as dg
+import duckdb
+import pyarrow as pa
+from pydantic import Field
+
+from resources.environment import Environment
+
+PARTITION_KEY = "partition_key"
+POOL = "lake_writer"
+"""Dagster pool of every step that writes the lake: a single catalog commits one transaction at a time."""
+
+type_of_data = pa.Table | Callable[[duckdb.DuckDBPyConnection], duckdb.DuckDBPyRelation]
+
+_EXTENSIONS = ("ducklake", "sqlite_scanner", "postgres_scanner")
+_ATTEMPTS = 12
+_LONGEST_WAIT_SECONDS = 4.0
+_METADATA = "__ducklake_metadata_lake"
+
+
+class LakeError(RuntimeError):
+    """The lake refused; the message names the table or setting and says what to do."""
+
+
+@dataclass(frozen=True, order=True)
+class TableName:
+    """A table of the lake; its schema is the team, its name the entity."""
+
+    schema: str
+    name: str
+
+    @classmethod
+    def of_key(cls, key: dg.AssetKey) -> "TableName":
+        """The table of asset `key`: `["commerce", "baskets"]` is `lake.commerce.baskets`."""
+        schema, name = key.path
+        return cls(schema, name)
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+    @property
+    def sql(self) -> str:
+        """The quoted three-part name for use in SQL."""
+        return f"lake.{_quoted(self.schema)}.{_quoted(self.name)}"
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Who writes: kept in the snapshot's commit info."""
+
+    run_id: str
+    asset_key: str
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """What one transaction left: the snapshot it made and the rows of each partition it replaced."""
+
+    snapshot: int
+    rows: dict[str, int]
+
+
+@dataclass(frozen=True)
+class PhysicalPartition:
+    """What the catalog says is stored for one partition; an unpartitioned table has one under the key ''."""
+
+    rows: int
+    files: int
+    bytes: int
+
+
+class Warehouse(dg.ConfigurableResource):
+    """A DuckLake: Parquet files with a SQL catalog, many processes at once."""
+
+    catalog: str = Field(description="What follows `ducklake:` when attaching, e.g. sqlite:/path/catalog.sqlite.")
+    data: str = Field(description="Folder or object-store URL of the Parquet files; absolute and always the same.")
+    extensions: str = Field(description="Folder where DuckDB's extensions are unpacked.")
+    threads: int = Field(default=2, description="DuckDB threads of this process.")
+    memory: str = Field(default="1500MB", description="DuckDB memory limit of this process.")
+
+    @classmethod
+    def of(cls, environment: Environment) -> "Warehouse":
+        """The warehouse of `environment`."""
+        return cls(
+            catalog=environment.lake_catalog,
+            data=environment.data,
+            extensions=str(environment.extensions),
+            threads=environment.threads,
+            memory=environment.memory,
+        )
+
+    @contextmanager
+    def reader(self, snapshot: int | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection with the lake attached read-only as `lake`, optionally as it was at `snapshot`."""
+        self._ensure_lake()
+        with self._attached(["READ_ONLY", *([f"SNAPSHOT_VERSION {int(snapshot)}"] if snapshot else [])]) as lake:
+            yield lake
+
+    def relation(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        table: TableName,
+        partitions: Sequence[str] | None = None,
+    ) -> duckdb.DuckDBPyRelation:
+        """The rows of `table` on a `reader()` connection, only those of `partitions` if given."""
+        rows = connection.table(table.sql)
+        return rows if partitions is None else rows.filter(_in(partitions))
+
+    def replace_partitions(
+        self, table: TableName, partitions: Sequence[str] | None, data: type_of_data, commit: Commit
+    ) -> Replacement:
+        """Replace `partitions` of `table` (None: the whole unpartitioned table) in one transaction.
+
+        The table is created when absent; a column that `data` adds is added. Another writer's commit repeats the
+        whole transaction, so `data` may be called several times; nobody ever sees half of it.
+
+        Args:
+            table: where to write.
+            partitions: the keys to replace; a key without rows in `data` ends up empty.
+            data: an Arrow table, or a function of the writing connection; has `partition_key` when partitioned.
+            commit: run and asset, kept in the snapshot's commit info.
+
+        Raises:
+            LakeError: data outside `partitions`, a lost or retyped column, no space left, or no free catalog.
+        """
+        self._ensure_lake()
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                with self._attached() as lake:
+                    snapshot = _replace(lake, table, partitions, data, commit)
+                    stored = physical_partitions(lake, table)
+                wanted = [""] if partitions is None else partitions
+                return Replacement(
+                    snapshot, {key: stored[key].rows if key in stored else 0 for key in wanted}
+                )
+            except duckdb.Error as error:
+                if not _is_contention(error):
+                    raise _explained(error, table) from error
+                if attempt == _ATTEMPTS:
+                    raise LakeError(
+                        f"{table}: the lake's catalog stayed busy through {attempt} attempts; nothing was written. "
+                        f"See which runs hold the pool {POOL!r}, then retry this run."
+                    ) from error
+                time.sleep(random.uniform(0.5, 1.0) * min(0.05 * 2**attempt, _LONGEST_WAIT_SECONDS))
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def partitions(self, table: TableName) -> dict[str, PhysicalPartition]:
+        """The partitions of `table` that are physically there, from the catalog alone; empty when it is absent."""
+        with self.reader() as lake:
+            return physical_partitions(lake, table)
+
+    def tables(self) -> list[TableName]:
+        """Every table of the lake, views left out."""
+        with self.reader() as lake:
+            found = lake.execute(
+                f"select s.schema_name, t.table_name from {_METADATA}.ducklake_table t "
+                f"join {_METADATA}.ducklake_schema s using (schema_id) where t.end_snapshot is null order by all"
+            ).fetchall()
+        return [TableName(schema, name) for schema, name in found]
+
+    def checksums(self, table: TableName, partitions: Sequence[str] | None = None) -> dict[str, str]:
+        """An order-free checksum of the rows of each partition: the sum of 64-bit row hashes, and the row count.
+
+        Equal rows in any order and any files give equal checksums; unpartitioned tables answer under ''.
+        """
+        with self.reader() as lake:
+            rows = self.relation(lake, table, partitions)
+            columns = ", ".join(_quoted(name) for name in sorted(rows.columns))
+            key = PARTITION_KEY if PARTITION_KEY in rows.columns else "''"
+            sums = rows.aggregate(f"{key} as k, count(*) as n, sum(hash({columns})::hugeint) as s", key).fetchall()
+        return {k: f"{n}:{s:x}" for k, n, s in sums}
+
+    def snapshot(self) -> int:
+        """The lake's newest snapshot, which `reader(snapshot)` can pin."""
+        with self.reader() as lake:
+            return _current_snapshot(lake)
+
+    @contextmanager
+    def _attached(self, options: Sequence[str] = ()) -> Iterator[duckdb.DuckDBPyConnection]:
+        backend = "sqlite_scanner" if self.catalog.startswith("sqlite:") else "postgres_scanner"
+        with duckdb.connect(config=self._config()) as connection:
+            for extension in ("ducklake", backend):
+                connection.load_extension(extension)
+            connection.execute("set TimeZone = 'UTC'")
+            connection.execute(
+                f"ATTACH {_literal('ducklake:' + self.catalog)} AS lake ({', '.join([*self._storage(), *options])})"
+            )
+            yield connection
+
+    def _config(self) -> dict[str, str | bool | int | float | list[str]]:
+        return {
+            "extension_directory": self.extensions,
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "threads": str(self.threads),
+            "memory_limit": self.memory,
+        }
+
+    def _storage(self) -> list[str]:
+        # Without inlining every row is in a Parquet file, which the physical checks can then look at.
+        options = [f"DATA_PATH {_literal(self.data)}", "DATA_INLINING_ROW_LIMIT 0"]
+        if self.catalog.startswith("sqlite:"):
+            # Write-ahead logging: readers go on while a writer commits.
+            options += ["META_JOURNAL_MODE 'WAL'", "META_BUSY_TIMEOUT 10000"]
+        return options
+
+    def _ensure_lake(self) -> None:
+        """Unpack the extensions and create the catalog once; later calls only look."""
+        install_extensions(Path(self.extensions))
+        path = Path(self.catalog.removeprefix("sqlite:")) if self.catalog.startswith("sqlite:") else None
+        if path is not None and path.exists():
+            return
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with self._attached():
+            pass
+
+
+def install_extensions(folder: Path) -> None:
+    """Unpack the DuckDB extensions that ship as Python packages into `folder`; nothing is downloaded."""
+    marker = folder / f".unpacked-{duckdb.__version__}"
+    if marker.exists():
+        return
+    from duckdb_extensions import import_extension
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with duckdb.connect(config={"extension_directory": str(folder)}) as connection:
+        for name in _EXTENSIONS:
+            import_extension(name, con=connection)
+    marker.touch()
+
+
+def _replace(
+    lake: duckdb.DuckDBPyConnection,
+    table: TableName,
+    partitions: Sequence[str] | None,
+    data: type_of_data,
+    commit: Commit,
+) -> int:
+    lake.begin()
+    incoming = lake.from_arrow(data) if isinstance(data, pa.Table) else data(lake)
+    _fit_schema(lake, table, incoming, partitioned=partitions is not None)
+    if partitions is None:
+        lake.execute(f"delete from {table.sql}")
+    else:
+        lake.execute(f"delete from {table.sql} where {_in(partitions)}")
+        outside = f"'{table}: rows of partition ' || coalesce({PARTITION_KEY}, 'NULL') || ' outside those replaced'"
+        incoming = incoming.filter(f"case when {_in(partitions)} then true else error({outside}) end")
+    columns = ", ".join(_quoted(column) for column in incoming.columns)
+    # DuckDB resolves the name `incoming` to the relation of that name in this scope.
+    lake.execute(f"insert into {table.sql} ({columns}) select {columns} from incoming")
+    info = json.dumps({"run_id": commit.run_id, "asset": commit.asset_key, "partitions": len(partitions or [""])})
+    lake.execute("call lake.set_commit_message(?, ?, extra_info => ?)", [commit.run_id, commit.asset_key, info])
+    lake.commit()
+    return _current_snapshot(lake)
+
+
+def _fit_schema(
+    lake: duckdb.DuckDBPyConnection, table: TableName, incoming: duckdb.DuckDBPyRelation, partitioned: bool
+) -> None:
+    """Create `table`, or add the columns that `incoming` brings; refuse what would lose or retype one."""
+    new = dict(zip(incoming.columns, map(str, incoming.types), strict=True))
+    if partitioned and PARTITION_KEY not in new:
+        raise LakeError(f"{table}: the data lack the column {PARTITION_KEY}, by which its partitions are replaced")
+    lake.execute(f"create schema if not exists lake.{_quoted(table.schema)}")
+    old = dict(
+        lake.execute(
+            "select column_name, data_type from duckdb_columns() "
+            "where database_name = 'lake' and schema_name = ? and table_name = ?",
+            [table.schema, table.name],
+        ).fetchall()
+    )
+    if not old:
+        columns = ", ".join(f"{_quoted(name)} {kind}" for name, kind in new.items())
+        lake.execute(f"create table {table.sql} ({columns})")
+        if partitioned:
+            lake.execute(f"alter table {table.sql} set partitioned by ({PARTITION_KEY})")
+        return
+    for name, kind in old.items():
+        if new.get(name) != kind:
+            found = f"is {new[name]}" if name in new else "is missing"
+            raise LakeError(
+                f"{table}: column {name!r} is {kind} in the lake but {found} in the new data; nothing was written. "
+                "Keep the column, or give the changed one a new name and backfill."
+            )
+    for name in new.keys() - old.keys():
+        lake.execute(f"alter table {table.sql} add column {_quoted(name)} {new[name]}")
+
+
+def physical_partitions(lake: duckdb.DuckDBPyConnection, table: TableName) -> dict[str, PhysicalPartition]:
+    """`Warehouse.partitions` on a connection that is already open."""
+    found = lake.execute(
+        f"""
+        select coalesce(p.partition_value, ''), sum(f.record_count - coalesce(d.delete_count, 0))::bigint,
+               count(*), sum(f.file_size_bytes)::bigint
+        from {_METADATA}.ducklake_schema s
+        join {_METADATA}.ducklake_table t on t.schema_id = s.schema_id and t.end_snapshot is null
+        join {_METADATA}.ducklake_data_file f on f.table_id = t.table_id and f.end_snapshot is null
+        left join {_METADATA}.ducklake_delete_file d on d.data_file_id = f.data_file_id and d.end_snapshot is null
+        left join {_METADATA}.ducklake_file_partition_value p on p.data_file_id = f.data_file_id
+        where s.end_snapshot is null and s.schema_name = ? and t.table_name = ?
+        group by 1 order by 1
+        """,
+        [table.schema, table.name],
+    ).fetchall()
+    return {key: PhysicalPartition(rows, files, size) for key, rows, files, size in found}
+
+
+def _current_snapshot(lake: duckdb.DuckDBPyConnection) -> int:
+    row = lake.execute("select id from lake.current_snapshot()").fetchone()
+    return cast(tuple[int], row)[0]
+
+
+def _is_contention(error: duckdb.Error) -> bool:
+    text = str(error).lower()
+    return any(
+        sign in text
+        for sign in ("database is locked", "conflict", "could not serialize", "deadlock", "duplicate key value")
+    )
+
+
+def _explained(error: duckdb.Error, table: TableName) -> LakeError:
+    text = str(error)
+    if "no space left" in text.lower() or f"errno {errno.ENOSPC}" in text.lower():
+        return LakeError(f"{table}: no space left while writing; what was stored before is intact. Free space, retry.")
+    return LakeError(f"{table}: {text.splitlines()[0]}; nothing was written, what was stored before is intact")
+
+
+def _in(partitions: Sequence[str]) -> str:
+    return f"{PARTITION_KEY} in ({', '.join(map(_literal, partitions)) or 'NULL'})"
+
+
+def _quoted(identifier: str) -> str:
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
