@@ -4,13 +4,18 @@ Belongs here: arguments, exit codes, printing. Not here: what the commands do.
 """
 
 import os
+import signal
 import sys
+import warnings
 from importlib import import_module
 from typing import Any
 
 import click
 
-from resources.environment import TELEMETRY_OFF, Environment, SettingError
+from resources.environment import Environment, SettingError
+
+# Dagster marks partition mappings and single-run backfills as beta; the release is pinned and the tests drive them.
+warnings.filterwarnings("ignore", message="Parameter `")
 
 _FOREIGN = {"feed": "platform_assets.feed.command:feed"}
 """Commands that live beside what they do, imported when first used."""
@@ -38,8 +43,9 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Headwater: dbt models, features, models and forecasts as one asset graph."""
-    os.environ.update(TELEMETRY_OFF)
     os.environ.update(Environment.current().variables)
+    # A request to end unwinds like Ctrl-C, so that no service of ours is left behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 @main.command()

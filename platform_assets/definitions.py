@@ -7,30 +7,29 @@ import dagster as dg
 from platform_assets.automation import automation_sensor
 from platform_assets.dbt_models.assets import DbtGraph, build_dbt_assets
 from platform_assets.freshness.checks import build_freshness
-from platform_assets.sources.arrival import build_arrival_sensors
-from platform_assets.sources.assets import build_source, raw_columns
+from platform_assets.sources.assets import build_sources
 from platform_assets.sources.catalogue import SOURCES
 from resources.dbt import Dbt
 from resources.environment import Environment
-from resources.warehouse import Warehouse
+from resources.warehouse import TableName, Warehouse
 
 
 def build_defs(*, resources: Mapping[str, object]) -> dg.Definitions:
     """The location's definitions over `resources`: `warehouse`, `dbt` and what else its assets name."""
     dbt = resources["dbt"]
     assert isinstance(dbt, Dbt)
-    sources = dg.Definitions.merge(*[build_source(source) for source in SOURCES])
-    models = dg.Definitions(assets=build_dbt_assets(DbtGraph(dbt.manifest(), raw_columns(SOURCES))))
-    graph = dg.Definitions.merge(sources, models)
-    return dg.Definitions.merge(
-        graph,
-        build_freshness("platform_assets", graph, {source.raw_key: source.expected_by for source in SOURCES}),
+    raw_tables = {TableName.of_key(source.raw_key): source.stored_columns for source in SOURCES}
+    graph = dg.Definitions.merge(
+        build_sources(SOURCES),
         dg.Definitions(
-            sensors=[*build_arrival_sensors(SOURCES), automation_sensor("platform_assets")],
+            assets=build_dbt_assets(DbtGraph(dbt.manifest(), raw_tables)),
+            sensors=[automation_sensor("platform_assets")],
             resources=dict(resources),
             executor=dg.in_process_executor,
         ),
     )
+    due_after = {key: source.expected_by for source in SOURCES for key in (source.upstream_key, source.raw_key)}
+    return dg.Definitions.merge(graph, build_freshness("platform_assets", graph, due_after))
 
 
 @dg.definitions

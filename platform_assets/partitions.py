@@ -39,9 +39,13 @@ WEBTOON_WEEKLY = dg.WeeklyPartitionsDefinition(
     start_date="2017-12-04", end_date="2018-01-01", timezone=WEBTOON_ZONE, day_offset=MONDAY
 )
 
-# Features need eight weeks behind them, a fold needs a quarter of features; both look one week past the sales.
+# Features need eight weeks of sales behind them, a fold needs a quarter of training weeks. Features and folds look
+# one week past the last sales; training weeks end with them, because they carry what was sold.
 DEMAND_FEATURES = dg.WeeklyPartitionsDefinition(
     start_date="2017-02-27", end_date="2018-01-08", timezone=COMMERCE_ZONE, day_offset=MONDAY
+)
+DEMAND_TRAINING = dg.WeeklyPartitionsDefinition(
+    start_date="2017-02-27", end_date="2018-01-01", timezone=COMMERCE_ZONE, day_offset=MONDAY
 )
 DEMAND_FOLDS = dg.WeeklyPartitionsDefinition(
     start_date="2017-06-05", end_date="2018-01-08", timezone=COMMERCE_ZONE, day_offset=MONDAY

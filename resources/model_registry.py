@@ -1,11 +1,12 @@
 """MLflow, as much of it as assets need: candidates of a partition, and the versions that passed their gate.
 
-Belongs here: runs, versions, aliases and artifacts of ML models kept as text. Not here: training, judging, and which
-ML model exists. MLflow is imported when it is first used.
+Belongs here: runs, versions, aliases and artifacts of ML models kept as text. Not here: training, judging,
+and which ML model exists. MLflow is imported when it is first used.
 """
 
 import hashlib
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -58,11 +59,11 @@ class RegisteredVersion:
     champion: bool
 
 
-class ModelRegistry(dg.ConfigurableResource):
+class ModelRegistry(dg.ConfigurableResource["ModelRegistry"]):
     """MLflow tracking and model registry in one SQL database; models are text files under its artifacts.
 
-    Both are looked up by partition, so that building a partition again replaces and never duplicates. Equal bytes
-    keep their version.
+    Both are looked up by partition, so that building a partition again replaces and never duplicates. Equal
+    bytes keep their version.
     """
 
     uri: str = Field(description="SQLAlchemy URI of MLflow's tracking and registry database.")
@@ -91,18 +92,22 @@ class ModelRegistry(dg.ConfigurableResource):
             tags: where it comes from, e.g. the Dagster run.
         """
         client = self._client()
+        from mlflow.entities import Param, RunTag
+
         digest = hashlib.sha256(text.encode()).hexdigest()
         kept = {version.run_id for version in self._versions(name)}
         runs = self._runs(name, partition)
         same = next((run for run in runs[:1] if run.data.tags.get(_DIGEST) == digest), None)
         run = same or client.create_run(self._experiment(name), run_name=f"{name} {partition}")
         run_id = run.info.run_id
-        if same is None:
-            for key, value in parameters.items():
-                client.log_param(run_id, key, value)
-            client.log_text(run_id, text, _FILE)
-        for key, value in {**tags, _PARTITION: partition, _DIGEST: digest}.items():
-            client.set_tag(run_id, key, value)
+        client.log_batch(
+            run_id,
+            params=[Param(key, str(value)) for key, value in parameters.items()],
+            tags=[
+                RunTag(key, value) for key, value in {**tags, _PARTITION: partition, _DIGEST: digest}.items()
+            ],
+        )
+        client.log_text(run_id, text, _FILE)
         client.set_terminated(run_id)
         for old in runs:
             if old.info.run_id not in kept | {run_id}:
@@ -118,7 +123,8 @@ class ModelRegistry(dg.ConfigurableResource):
         runs = self._runs(name, partition)
         if not runs:
             raise RegistryError(
-                f"no candidate of {name} for {partition} in {self.uri}: materialize that partition of the model first"
+                f"no candidate of {name} for {partition} in {self.uri}: materialize that partition of the "
+                "model first"
             )
         run = runs[0]
         digest = run.data.tags[_DIGEST]
@@ -126,17 +132,24 @@ class ModelRegistry(dg.ConfigurableResource):
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
         """Add metrics to the run of a candidate."""
-        for key, value in metrics.items():
-            self._client().log_metric(run_id, key, value)
+        client = self._client()
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        client.log_batch(run_id, metrics=[Metric(key, value, now, 0) for key, value in metrics.items()])
 
     def register(self, candidate: Candidate) -> RegisteredVersion:
-        """Make `candidate` the version of its partition, in place of another; the champion only moves forward.
+        """Make `candidate` the version of its partition, in place of another; the champion only moves
+        forward.
 
-        The alias `champion` goes to the newest partition registered so far, so that registering an old partition
-        again leaves the champion where it is. Each partition's version also has the partition key as an alias.
+        The alias `champion` goes to the newest partition registered so far, so that registering an old
+        partition again leaves the champion where it is. Each partition's version also has the partition key
+        as an alias.
         """
         client = self._client()
-        versions = [v for v in self._versions(candidate.name) if v.tags.get(_PARTITION) == candidate.partition]
+        versions = [
+            v for v in self._versions(candidate.name) if v.tags.get(_PARTITION) == candidate.partition
+        ]
         same = next((v for v in versions if v.tags.get(_DIGEST) == candidate.digest), None)
         version = same or client.create_model_version(
             candidate.name,
@@ -151,7 +164,7 @@ class ModelRegistry(dg.ConfigurableResource):
         for old in versions:
             if old.version != version.version:
                 client.delete_model_version(candidate.name, str(old.version))
-                if old.run_id != version.run_id:
+                if old.run_id and old.run_id != version.run_id:
                     client.delete_run(old.run_id)
         return self.registered(candidate.name, candidate.partition)
 
@@ -161,16 +174,17 @@ class ModelRegistry(dg.ConfigurableResource):
         Raises:
             RegistryError: nothing is registered for it.
         """
+        client = self._client()
         from mlflow.exceptions import MlflowException
 
         try:
-            found = self._client().get_model_version_by_alias(name, partition)
+            found = client.get_model_version_by_alias(name, partition)
         except MlflowException as error:
             if error.error_code not in _NOT_FOUND:
                 raise
             raise RegistryError(
-                f"no version of {name} is registered for {partition} in {self.uri}: its candidate was not built or "
-                "did not pass its gate; look at the model's checks for that partition"
+                f"no version of {name} is registered for {partition} in {self.uri}: its candidate was not "
+                "built or did not pass its gate; look at the model's checks for that partition"
             ) from error
         return RegisteredVersion(
             name=name,
@@ -199,7 +213,8 @@ class ModelRegistry(dg.ConfigurableResource):
             text = load_text(source)
         except (OSError, MlflowException) as error:
             raise RegistryError(
-                f"{name} {partition}: its file {source} is gone; materialize that partition of the model again"
+                f"{name} {partition}: its file {source} is gone; materialize that partition of the model "
+                "again"
             ) from error
         if hashlib.sha256(text.encode()).hexdigest() != digest:
             raise RegistryError(

@@ -13,8 +13,8 @@ from typing import Any
 import dagster as dg
 import duckdb
 
-from platform_assets.dbt_models.lineage import ColumnLineage, Table, model_lineage
-from platform_assets.dbt_models.results import NodeResult, Verdicts, tests_of_models
+from platform_assets.dbt_models.lineage import ColumnLineage, model_lineage
+from platform_assets.dbt_models.results import NodeResult, Verdicts, judges_of
 from platform_assets.dbt_models.translator import LakeTranslator, grain_of
 from platform_assets.dbt_models.window import event_time_flags
 from resources.dbt import Dbt
@@ -30,11 +30,11 @@ class DbtGraph:
     """The dbt project as the asset graph sees it: the manifest, and what its sources' tables look like."""
 
     manifest: Mapping[str, Any]
-    source_columns: Mapping[Table, Mapping[str, str]]
+    source_columns: Mapping[TableName, Mapping[str, str]]
     translator: LakeTranslator = field(default_factory=LakeTranslator)
 
     @cached_property
-    def lineage(self) -> Mapping[Table, ColumnLineage]:
+    def lineage(self) -> Mapping[TableName, ColumnLineage]:
         """Column-level lineage of every model; worked out when a step first asks, not when definitions load."""
         return model_lineage(self.manifest, self.source_columns)
 
@@ -68,13 +68,18 @@ class DbtGraph:
             for name, kind in types.items()
         ]
         deps = {
-            name: [dg.TableColumnDep(dg.AssetKey(list(table)), column) for table, column in upstream]
-            for name, upstream in self.lineage[node["schema"], node["alias"]].columns.items()
+            name: [dg.TableColumnDep(table.key, column) for table, column in upstream]
+            for name, upstream in self.lineage[table_of(node)].columns.items()
         }
         return {
             "dagster/column_schema": dg.TableSchema(columns),
             "dagster/column_lineage": dg.TableColumnLineage(deps),
         }
+
+
+def table_of(node: Mapping[str, Any]) -> TableName:
+    """Where a model is stored."""
+    return TableName(node["schema"], node["alias"])
 
 
 def build_dbt_assets(graph: DbtGraph) -> list[dg.AssetsDefinition]:
@@ -102,9 +107,9 @@ def _models_of_one_calendar(
     def build(context: dg.AssetExecutionContext, dbt: Dbt, warehouse: Warehouse) -> Iterator[StepEvent]:
         selected = [specs[key] for key in sorted(context.selected_asset_keys)]
         keys = context.partition_keys if calendar is not None else []
-        verdicts = Verdicts(tests_of_models(graph.manifest, selected))
+        verdicts = Verdicts(judges_of(graph.manifest, selected))
         with (
-            dbt.build(_arguments(graph, selected, calendar, keys), graph.manifest, graph.translator, context.run_id)
+            dbt.build(_arguments(graph, selected, calendar, keys), graph.manifest, graph.translator, context.run.run_id)
             as invocation,
             warehouse.reader() as lake,
         ):
@@ -156,7 +161,7 @@ def _materializations(
     """One materialization a partition; column schema and lineage go with the last, which the catalog shows."""
     node = graph.manifest["nodes"][model.unique_id]
     asset_key = graph.spec(model.unique_id).key
-    table = lake.table(TableName(node["schema"], node["alias"]).sql)
+    table = lake.sql(f"from {table_of(node).sql}")
     types = dict(zip(table.columns, map(str, table.types), strict=True))
     rows = _rows(node, keys, lake)
     whole = graph.table_metadata(model.unique_id, types) | {"seconds of the run": model.seconds}
@@ -172,11 +177,11 @@ def _materializations(
 
 def _rows(node: Mapping[str, Any], keys: Sequence[str], lake: duckdb.DuckDBPyConnection) -> dict[str, int]:
     """Rows by partition; from the catalog alone for a table, counted for a view."""
-    table = TableName(node["schema"], node["alias"])
+    table = table_of(node)
     if node["config"]["materialized"] == "lake_table":
         return {key: partition.rows for key, partition in physical_partitions(lake, table).items()}
     if not keys:
-        return {"": len(lake.table(table.sql))}
+        return {"": len(lake.sql(f"from {table.sql}"))}
     counted = lake.execute(
         f"select {PARTITION_KEY}, count(*) from {table.sql} where {PARTITION_KEY} between ? and ? group by 1",
         [min(keys), max(keys)],
@@ -192,11 +197,9 @@ def _log_error(context: dg.AssetExecutionContext, event: Mapping[str, Any]) -> N
 def _refuse_unless_complete(graph: DbtGraph, verdicts: Verdicts) -> None:
     if not verdicts.withheld:
         return
-    bad = [result for result in verdicts.results.values() if not result.passed]
-    names = ", ".join(str(graph.spec(model).key.to_user_string()) for model in verdicts.withheld)
+    names = ", ".join(graph.spec(model).key.to_user_string() for model in verdicts.withheld)
     raise dg.Failure(
-        f"not recorded, because they or a test of theirs failed: {names}. "
-        + " | ".join(result.message for result in bad)
-        + ". Mend the model or its input, then materialize these partitions again.",
-        metadata={"failed nodes": [result.unique_id for result in bad]},
+        f"not recorded, because they or what judges them did not pass: {names}. "
+        + " | ".join(verdicts.reasons())
+        + ". Mend the model or its input, then materialize these partitions again."
     )

@@ -14,20 +14,19 @@ from sqlglot.lineage import Node, lineage
 from sqlglot.optimizer.qualify import qualify
 from sqlglot.optimizer.scope import build_scope
 
-Table = tuple[str, str]
-"""Schema and name of a table in the lake: team and entity."""
+from resources.warehouse import TableName
 
 
 @dataclass(frozen=True)
 class ColumnLineage:
     """The columns of one table and, for each, the upstream table columns that it is computed from."""
 
-    columns: Mapping[str, tuple[tuple[Table, str], ...]]
+    columns: Mapping[str, tuple[tuple[TableName, str], ...]]
 
 
 def model_lineage(
-    manifest: Mapping[str, Any], sources: Mapping[Table, Mapping[str, str]]
-) -> dict[Table, ColumnLineage]:
+    manifest: Mapping[str, Any], sources: Mapping[TableName, Mapping[str, str]]
+) -> dict[TableName, ColumnLineage]:
     """Lineage of every model of `manifest`, which must carry compiled SQL.
 
     Args:
@@ -45,19 +44,19 @@ def model_lineage(
         {unique_id: set(node["depends_on"]["nodes"]) & models.keys() for unique_id, node in models.items()}
     ).static_order()
     known = {table: dict(columns) for table, columns in sources.items()}
-    found: dict[Table, ColumnLineage] = {}
+    found: dict[TableName, ColumnLineage] = {}
     for unique_id in order:
         node = models[unique_id]
-        table = (node["schema"], node["alias"])
+        table = TableName(node["schema"], node["alias"])
         found[table] = _lineage_of(node["compiled_code"], known)
         known[table] = dict.fromkeys(found[table].columns, "VARCHAR") | {"partition_key": "VARCHAR"}
     return found
 
 
-def _lineage_of(sql: str, known: Mapping[Table, Mapping[str, str]]) -> ColumnLineage:
+def _lineage_of(sql: str, known: Mapping[TableName, Mapping[str, str]]) -> ColumnLineage:
     schema: dict[str, dict[str, dict[str, str]]] = {"lake": {}}
-    for (team, name), columns in known.items():
-        schema["lake"].setdefault(team, {})[name] = dict(columns)
+    for table, columns in known.items():
+        schema["lake"].setdefault(table.schema, {})[table.name] = dict(columns)
     query = qualify(
         sqlglot.parse_one(sql, dialect="duckdb"), schema=schema, dialect="duckdb", validate_qualify_columns=False
     )
@@ -71,9 +70,9 @@ def _lineage_of(sql: str, known: Mapping[Table, Mapping[str, str]]) -> ColumnLin
     )
 
 
-def _leaves(node: Node) -> tuple[tuple[Table, str], ...]:
+def _leaves(node: Node) -> tuple[tuple[TableName, str], ...]:
     leaves = {
-        ((step.expression.db, step.expression.name), exp.to_column(step.name).name)
+        (TableName(step.expression.db, step.expression.name), exp.to_column(step.name).name)
         for step in node.walk()
         if isinstance(step.expression, exp.Table)
     }

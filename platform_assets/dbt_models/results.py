@@ -60,13 +60,22 @@ class Verdicts:
                 self._recorded.add(model)
                 yield self.results[model]
 
+    def reasons(self) -> list[str]:
+        """Why models are withheld: what failed, and what never ran."""
+        failed = [result.message for result in self.results.values() if not result.passed]
+        wanted = {node for model in self.withheld for node in (model, *self.tests_of[model])}
+        silent = sorted(wanted - self.results.keys())
+        if silent and not failed:
+            failed = ["the dbt project changed since these definitions were loaded; reload them"]
+        return [*failed, *(f"{node} did not run" for node in silent)]
+
     @property
     def withheld(self) -> list[str]:
         """Models that were asked for and are not recorded, in name order."""
         return sorted(self.tests_of.keys() - self._recorded)
 
 
-def tests_of_models(manifest: Mapping[str, Any], models: Iterable[str]) -> dict[str, frozenset[str]]:
+def judges_of(manifest: Mapping[str, Any], models: Iterable[str]) -> dict[str, frozenset[str]]:
     """For each of `models` the data tests that a `buildable` selection of them runs and that read it.
 
     dbt runs a test when everything it reads is selected or upstream of what is selected.

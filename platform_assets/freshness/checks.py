@@ -14,6 +14,8 @@ DERIVED_DUE_AFTER = timedelta(hours=6)
 """When a derived pair is due after its partition ends, unless declared otherwise."""
 
 _SHOWN = 20
+_STUB = "dagster/auto_created_stub_asset"
+"""Marks what Dagster adds for an upstream asset of another code location, which judges it itself."""
 _HOURLY = "5 * * * *"
 
 
@@ -27,7 +29,11 @@ def build_freshness(
         graph: the assets to judge; partitioned ones by partition, others by whether they were ever built.
         due_after: how long after its end a partition of an asset is due, where that is declared.
     """
-    calendars = {spec.key: spec.partitions_def for spec in graph.resolve_all_asset_specs()}
+    calendars = {
+        spec.key: spec.partitions_def
+        for spec in graph.resolve_all_asset_specs()
+        if not spec.metadata.get(_STUB)
+    }
     specs = [
         dg.AssetCheckSpec(
             "freshness",

@@ -6,7 +6,7 @@ Belongs here: the order of the stages and what counts as done. Not here: how any
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 
@@ -86,30 +86,28 @@ def run_demo(
     """
     outcome = Outcome()
     timer = _Timer(outcome, progress)
-    with timer.stage("start services"):
-        services = running(environment, port=0)
-        client = services.__enter__()
-    try:
-        with dg.DagsterInstance.from_config(str(environment.dagster_home)) as instance:
+    days = [LAST_DAY - timedelta(days=back) for back in reversed(range(new_days))]
+    history = f"{FIRST_DAY}..{days[0] - timedelta(days=1) if days else LAST_DAY}"
+    with ExitStack() as stack:
+        with timer.stage("start services"):
+            client = stack.enter_context(running(environment, port=0))
+            instance = stack.enter_context(dg.DagsterInstance.from_config(str(environment.dagster_home)))
             pairs = Pairs(instance, Graph.of_workspace())
-            _automation(client, on=False)
-            days = [LAST_DAY - timedelta(days=back) for back in reversed(range(new_days))]
-            with timer.stage("deliver history"):
-                until = days[0] - timedelta(days=1) if days else LAST_DAY
-                outcome.delivered += _deliver(environment, progress, f"{FIRST_DAY}..{until}", seed, scale)
+        # Off for the history: what arrives in bulk is built by backfills, in a few large runs.
+        _automation(client, on=False)
+        with timer.stage("deliver history"):
+            outcome.delivered += _deliver(environment, progress, history, seed, scale)
+            _until_noticed(environment, instance, progress)
+        with timer.stage("backfill history") as built:
+            built(_backfill(client, pairs, progress))
+        _automation(client, on=True)
+        for day in days:
+            with timer.stage(f"new day {day}") as built:
+                outcome.delivered += _deliver(environment, progress, str(day), seed, scale)
                 _until_noticed(environment, instance, progress)
-            with timer.stage("backfill history") as built:
-                built(_backfill(client, pairs, progress))
-            _automation(client, on=True)
-            for day in days:
-                with timer.stage(f"new day {day}") as built:
-                    outcome.delivered += _deliver(environment, progress, f"{day}", seed, scale)
-                    _until_noticed(environment, instance, progress)
-                    built(_until_built(client, pairs, progress))
-            with timer.stage("freshness"):
-                _judge_freshness(client)
-    finally:
-        services.__exit__(None, None, None)
+                built(_until_built(client, pairs, progress))
+        with timer.stage("freshness"):
+            _judge_freshness(client)
     return outcome
 
 

@@ -10,11 +10,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+import dagster as dg
 import yaml
 
 from platform_assets.operations.client import Client
@@ -40,11 +41,16 @@ def instance_settings(environment: Environment) -> dict[str, Any]:
     """
     settings: dict[str, Any] = {
         "telemetry": {"enabled": False},
-        "run_queue": {
-            "max_concurrent_runs": 2,
-            "block_op_concurrency_limited_runs": {"enabled": True, "op_concurrency_slot_buffer": 1},
+        "run_coordinator": {
+            "module": "dagster",
+            "class": "QueuedRunCoordinator",
+            "config": {"dequeue_interval_seconds": 1},
         },
-        "concurrency": {"pools": {"granularity": "op", "default_limit": 1}},
+        "concurrency": {
+            "runs": {"max_concurrent_runs": 2},
+            # The buffer lets the next lake writer start up while the one before it still writes.
+            "pools": {"granularity": "op", "default_limit": 1, "op_granularity_run_buffer": 1},
+        },
         "run_monitoring": {"enabled": True, "start_timeout_seconds": 180, "poll_interval_seconds": 30},
         "sensors": {"use_threads": True, "num_workers": 2},
         "backfills": {"use_threads": True, "num_workers": 2},
@@ -62,6 +68,11 @@ def prepare(environment: Environment) -> None:
     environment.dagster_home.mkdir(parents=True, exist_ok=True)
     environment.landing.mkdir(parents=True, exist_ok=True)
     (environment.dagster_home / "dagster.yaml").write_text(yaml.safe_dump(instance_settings(environment)))
+    with dg.DagsterInstance.from_config(str(environment.dagster_home)) as instance:
+        # Opening the storages creates their tables; processes that start together would race for it.
+        instance.all_instigator_state()
+        instance.get_runs_count()
+        instance.all_asset_keys()
     Warehouse.of(environment).snapshot()
     Dbt.of(environment).manifest()
 
@@ -83,27 +94,39 @@ def running(environment: Environment, port: int) -> Iterator[Client]:
         if port:
             _refuse_taken(port)
         prepare(environment)
-        port, *ports = _free_ports(1 + len(code_locations())) if not port else (port, *_free_ports(len(code_locations())))
+        free, *ports = _free_ports(1 + len(code_locations()))
+        port = port or free
         workspace = _write_workspace(environment, ports)
-        processes = [
-            stack.enter_context(_process(environment, name, command))
-            for name, command in _commands(workspace, port, ports).items()
-        ]
         client = Client(f"http://{HOST}:{port}")
-        _await(client, processes, environment)
+        processes: list[subprocess.Popen[bytes]] = []
+        # The others ask the code servers at once and take silence for a broken location.
+        for commands, is_ready in (
+            (_code_servers(ports), lambda: all(map(_listens, ports))),
+            (_clients_of_code(workspace, port), client.is_up),
+        ):
+            processes += [
+                stack.enter_context(_process(environment, name, command)) for name, command in commands.items()
+            ]
+            _await(is_ready, processes, environment)
         _announce(holder, port)
         yield client
 
 
-def _commands(workspace: Path, port: int, ports: Sequence[int]) -> dict[str, list[str]]:
-    """Command lines by name: a code server each location, the daemon, the web server; all on 127.0.0.1."""
-    commands = {
-        name: ["-m", "dagster", "code-server", "start", "-m", module, "-h", HOST, "-p", str(port_of), *("--location-name", name)]
-        for (name, module), port_of in zip(code_locations().items(), ports, strict=True)
+def _code_servers(ports: Sequence[int]) -> dict[str, list[str]]:
+    """Command lines by name: a code server for each location, on 127.0.0.1."""
+    return {
+        name: ["-m", "dagster", "code-server", "start", "-m", module, "--location-name", name]
+        + ["-h", HOST, "-p", str(port)]
+        for (name, module), port in zip(code_locations().items(), ports, strict=True)
     }
-    commands["daemon"] = ["-m", "platform_assets.operations.daemon", "run", "-w", str(workspace)]
-    commands["web"] = ["-m", "dagster_webserver", "-h", HOST, "-p", str(port), "-w", str(workspace)]
-    return commands
+
+
+def _clients_of_code(workspace: Path, port: int) -> dict[str, list[str]]:
+    """Command lines by name: the daemon and the web server, which share the code servers of `workspace`."""
+    return {
+        "daemon": ["-m", "platform_assets.operations.daemon", "run", "-w", str(workspace)],
+        "web": ["-m", "dagster_webserver", "-h", HOST, "-p", str(port), "-w", str(workspace)],
+    }
 
 
 def _write_workspace(environment: Environment, ports: Sequence[int]) -> Path:
@@ -118,13 +141,9 @@ def _write_workspace(environment: Environment, ports: Sequence[int]) -> Path:
 
 
 def wait_for_interrupt() -> None:
-    """Block until the person presses Ctrl-C or the process is asked to end."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        while True:
-            time.sleep(3600)
-    except KeyboardInterrupt:
-        return
+    """Block until the person presses Ctrl-C."""
+    with suppress(KeyboardInterrupt):
+        signal.pause()
 
 
 @contextmanager
@@ -132,7 +151,8 @@ def _process(environment: Environment, name: str, command: Sequence[str]) -> Ite
     with _log(environment, name).open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, *command],
-            env={**os.environ, **environment.variables},
+            # Beta notices of the pinned release would drown what the logs have to say.
+            env={**os.environ, **environment.variables, "PYTHONWARNINGS": "ignore:Parameter `"},
             cwd=environment.home,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -157,6 +177,7 @@ def _log(environment: Environment, name: str) -> Path:
 @contextmanager
 def _only_one(environment: Environment) -> Iterator[IO[str]]:
     """Two daemons on one instance fight over its queue: hold a lock for as long as ours runs."""
+    environment.dagster_home.mkdir(parents=True, exist_ok=True)
     path = environment.dagster_home / "services.lock"
     with path.open("a+") as holder:
         try:
@@ -195,16 +216,20 @@ def _refuse_taken(port: int) -> None:
             ) from None
 
 
-def _await(client: Client, processes: Sequence[subprocess.Popen[bytes]], environment: Environment) -> None:
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
+
+
+def _await(
+    is_ready: Callable[[], bool], processes: Sequence[subprocess.Popen[bytes]], environment: Environment
+) -> None:
+    logs = environment.home / "logs"
     deadline = time.monotonic() + _STARTUP_SECONDS
-    while time.monotonic() < deadline:
+    while not is_ready():
         for process in processes:
             if process.poll() is not None:
-                raise ServiceError(
-                    f"{' '.join(map(str, process.args[1:4]))} ended while starting "  # type: ignore[index]
-                    f"(exit {process.returncode}); its log is in {environment.home / 'logs'}"
-                )
-        if client.is_up():
-            return
+                raise ServiceError(f"a process ended while starting (exit {process.returncode}); see {logs}")
+        if time.monotonic() > deadline:
+            raise ServiceError(f"Dagster did not answer within {_STARTUP_SECONDS} s; see {logs}")
         time.sleep(0.5)
-    raise ServiceError(f"Dagster did not answer within {_STARTUP_SECONDS} s; its logs are in {environment.home / 'logs'}")

@@ -1,0 +1,262 @@
+"""The folds of the demand model: candidate, evaluation, gate, registered version and forecast of each week.
+
+Belongs here: the order of a fold's stages and what each reads and writes. Not here: what a model is
+(`training.py`) or how it is judged (`evaluation.py`).
+
+The four assets are one step, because a blocking check stops the *steps* behind it for every partition of a
+run. Fold by fold, a refused candidate keeps only its own week from being registered and forecast; the other
+folds land, and the run fails at its end with the names of the refused weeks.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import date
+from functools import cached_property
+from typing import Any
+
+import dagster as dg
+import duckdb
+import pyarrow as pa
+
+from ml_assets.demand import evaluation, training
+from ml_assets.demand.evaluation import Evaluation
+from ml_assets.demand.tables import (
+    EVALUATION,
+    FEATURE_TABLE,
+    FORECAST,
+    MODEL,
+    TRAINING_TABLE,
+    VERSION,
+    column_lineage,
+    column_schema,
+    stored,
+    weeks_around,
+)
+from ml_assets.partitioned_checks import partitioned_check, verdict
+from platform_assets import partitions
+from resources.model_registry import Candidate, ModelRegistry
+from resources.warehouse import PARTITION_KEY, POOL, Commit, TableName, Warehouse
+
+REGISTERED_NAME = "commerce.demand"
+
+BEATS_BASELINES = partitioned_check(
+    "beats_baselines",
+    MODEL,
+    partitions.DEMAND_FOLDS,
+    description="On the last known week the candidate's WAPE is below last week's and the four-week mean's.",
+    blocking=True,
+)
+
+_KNOWN_WEEKS = dg.AssetDep(
+    TRAINING_TABLE,
+    partition_mapping=partitions.preceding_weeks(first=-training.TRAINING_WEEKS - 1, last=-1),
+)
+
+SPECS = [
+    dg.AssetSpec(
+        MODEL,
+        deps=[_KNOWN_WEEKS],
+        description="One LightGBM candidate a week, trained on the twelve weeks before the last known one. "
+        "It is kept as an MLflow run and must pass its gate to be registered.",
+        kinds={"lightgbm", "mlflow"},
+        skippable=True,
+    ),
+    dg.AssetSpec(
+        EVALUATION,
+        deps=[MODEL, _KNOWN_WEEKS],
+        description="One row per fold: errors of the candidate and of the naive baselines on the last known "
+        "week, which the candidate has not seen.",
+        kinds={"duckdb"},
+        metadata=column_schema(EVALUATION),
+        skippable=True,
+    ),
+    dg.AssetSpec(
+        VERSION,
+        deps=[MODEL, EVALUATION],
+        description="One MLflow version per week whose candidate passed its gate. The alias champion is the "
+        "newest week's version.",
+        kinds={"mlflow"},
+        skippable=True,
+    ),
+    dg.AssetSpec(
+        FORECAST,
+        deps=[VERSION, FEATURE_TABLE],
+        description="One row per product and week, for products sold in the eight weeks before: the units "
+        "expected to sell, by the version registered for that week.",
+        kinds={"lightgbm", "duckdb"},
+        metadata=column_schema(FORECAST),
+        skippable=True,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One week of the walk-forward backtest; each stage reads what the stages before it stored."""
+
+    week: str
+    context: dg.AssetExecutionContext
+    warehouse: Warehouse
+    lake: duckdb.DuckDBPyConnection
+    registry: ModelRegistry
+
+    def train(self) -> dg.AssetMaterialization:
+        """Fit a candidate on the weeks before the holdout week and keep it in MLflow."""
+        weeks = weeks_around(self.week, -training.TRAINING_WEEKS - 1, -2)
+        rows = self._read(TRAINING_TABLE, weeks)
+        candidate = self.registry.log_candidate(
+            REGISTERED_NAME,
+            self.week,
+            training.fit(rows),
+            parameters={**training.PARAMETERS, "rounds": training.ROUNDS},
+            tags={"dagster_run_id": self.context.run.run_id, "trained_on": f"{weeks[0]}..{weeks[-1]}"},
+        )
+        return self._materialization(
+            MODEL, {**_identity(candidate), "trained on": f"{weeks[0]} to {weeks[-1]}", "rows": rows.num_rows}
+        )
+
+    def evaluate(self) -> dg.AssetMaterialization:
+        """Judge the candidate and the baselines on the holdout week and store the errors."""
+        (holdout,) = weeks_around(self.week, -1, -1)
+        rows = self._read(TRAINING_TABLE, [holdout])
+        candidate = self._candidate
+        found = evaluation.evaluate(rows, training.predict(candidate.text, rows))
+        self.registry.log_metrics(candidate.run_id, asdict(found))
+        written = self._write(
+            EVALUATION,
+            pa.table(
+                {
+                    "week": [date.fromisoformat(self.week)],
+                    "holdout_week": [date.fromisoformat(holdout)],
+                    "model_digest": [candidate.digest],
+                    **{name: [value] for name, value in asdict(found).items()},
+                    PARTITION_KEY: [self.week],
+                }
+            ),
+        )
+        return self._materialization(EVALUATION, {**written, "WAPE": _table(found), "bias": found.bias})
+
+    def judge(self) -> dg.AssetCheckEvaluation:
+        """The gate: the stored evaluation must be of this very candidate, and better than every baseline."""
+        row = self._read(EVALUATION, [self.week]).to_pylist()[0]
+        found = Evaluation(**{name: row[name] for name in Evaluation.__dataclass_fields__})
+        lost = evaluation.lost_to(found)
+        if row["model_digest"] != self._candidate.digest:
+            lost = ["its own evaluation, which is of another candidate: materialize demand_evaluation again"]
+        return verdict(
+            self.context.instance,
+            BEATS_BASELINES,
+            self.week,
+            passed=not lost,
+            description=f"does not beat {', '.join(lost)}" if lost else "beats every baseline",
+            metadata={"WAPE": _table(found), "bias": found.bias, "rows": found.rows},
+        )
+
+    def register(self) -> dg.AssetMaterialization:
+        """Make the candidate the registered version of its week."""
+        version = self.registry.register(self._candidate)
+        return self._materialization(
+            VERSION,
+            {
+                **_identity(self._candidate),
+                "MLflow model": version.name,
+                "MLflow version": version.version,
+                "champion": version.champion,
+            },
+        )
+
+    def forecast(self) -> dg.AssetMaterialization:
+        """Forecast the week with the version registered for it."""
+        rows = self._read(FEATURE_TABLE, [self.week])
+        version = self.registry.registered(REGISTERED_NAME, self.week)
+        units = training.predict(self.registry.load(version), rows)
+        written = self._write(
+            FORECAST,
+            pa.table(
+                {
+                    "week": rows["feature_week"],
+                    "product_id": rows["product_id"],
+                    "forecast_units": units,
+                    "model_digest": [version.digest] * rows.num_rows,
+                    PARTITION_KEY: rows[PARTITION_KEY],
+                }
+            ),
+        )
+        return self._materialization(
+            FORECAST, {**written, "MLflow version": version.version, "forecast units": float(units.sum())}
+        )
+
+    @cached_property
+    def _candidate(self) -> Candidate:
+        return self.registry.candidate(REGISTERED_NAME, self.week)
+
+    def _read(self, key: dg.AssetKey, weeks: list[str]) -> pa.Table:
+        return stored(self.warehouse, self.lake, key, weeks).to_arrow_table()
+
+    def _write(self, key: dg.AssetKey, rows: pa.Table) -> dict[str, Any]:
+        commit = Commit(self.context.run.run_id, key.to_user_string())
+        replaced = self.warehouse.replace_partitions(TableName.of_key(key), [self.week], rows, commit)
+        return {
+            "dagster/partition_row_count": replaced.rows[self.week],
+            "lake snapshot": replaced.snapshot,
+            **column_lineage(key),
+        }
+
+    def _materialization(self, key: dg.AssetKey, metadata: dict[str, Any]) -> dg.AssetMaterialization:
+        return dg.AssetMaterialization(key, partition=self.week, metadata=metadata)
+
+
+@dg.multi_asset(
+    name="demand_folds",
+    specs=SPECS,
+    check_specs=[BEATS_BASELINES],
+    partitions_def=partitions.DEMAND_FOLDS,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    can_subset=True,
+    pool=POOL,
+)
+def demand_folds(
+    context: dg.AssetExecutionContext, warehouse: Warehouse, model_registry: ModelRegistry
+) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
+    """Walks the run's weeks in order, each through those of its stages that are selected."""
+    chosen = context.selected_asset_keys
+    gated = bool(context.op_execution_context.selected_asset_check_keys) or VERSION in chosen
+    refused: dict[str, str] = {}
+    with warehouse.reader() as lake:
+        for week in context.partition_keys:
+            fold = Fold(week, context, warehouse, lake, model_registry)
+            if MODEL in chosen:
+                yield fold.train()
+            if EVALUATION in chosen:
+                yield fold.evaluate()
+            if gated:
+                judgement = fold.judge()
+                yield judgement
+                if not judgement.passed:
+                    refused[week] = str(judgement.description)
+                    continue
+            if VERSION in chosen:
+                yield fold.register()
+            if FORECAST in chosen:
+                yield fold.forecast()
+    if refused:
+        raise dg.Failure(_refusal(refused), allow_retries=False)
+
+
+def _refusal(refused: dict[str, str]) -> str:
+    weeks = "; ".join(f"{week} {why}" for week, why in refused.items())
+    return (
+        f"{MODEL.to_user_string()}: the gate {BEATS_BASELINES.name} refused, in this run, {weeks}. "
+        "Nothing was registered or forecast for these weeks; the others are done. Look at their "
+        f"{EVALUATION.to_user_string()}, mend features or training data, and materialize these weeks again."
+    )
+
+
+def _identity(candidate: Candidate) -> dict[str, Any]:
+    return {"MLflow run id": candidate.run_id, "model digest": candidate.digest}
+
+
+def _table(found: Evaluation) -> dg.TableMetadataValue:
+    return dg.MetadataValue.table(
+        [dg.TableRecord({"method": method, "WAPE": round(wape, 4)}) for method, wape in found.errors.items()]
+    )

@@ -1,0 +1,192 @@
+"""The declaration of a source: everything the platform knows about what an upstream system delivers.
+ Belongs here: the vocabulary (`Source`, `Column`, `EventTime`, `Expectation`) and its validation. Not here:
+the sources themselves (one module a team), reading files (`inspection.py`), Dagster definitions
+(`assets.py`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+
+from platform_assets.teams import team_of
+
+FileFormat = Literal["parquet", "csv", "jsonl"]
+Compression = Literal["gzip"]
+
+COLUMN_TYPES = ("BIGINT", "BOOLEAN", "DATE", "DOUBLE", "TIMESTAMP", "VARCHAR")
+UNPARTITIONED = "full"
+PARTITION_COLUMN = "partition_key"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column as it is delivered; `type` is DuckDB's name of the type."""
+
+    name: str
+    type: str
+    description: str
+    nullable: bool = False
+
+
+@dataclass(frozen=True)
+class EventTime:
+    """Which column says to which partition a row belongs, and in which time zone that column is recorded.
+
+    `sql` turns a column that is not a timestamp (a week number, say) into one.
+    """
+
+    column: str
+    zone: str
+    sql: str = ""
+
+    @property
+    def expression(self) -> str:
+        """The naive timestamp in `zone`, as SQL over the columns of the source."""
+        return self.sql or f'"{self.column}"'
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """One Great Expectations expectation by its type name, e.g. expect_column_values_to_be_between."""
+
+    type: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that the expectation reads; none for one about the whole table."""
+        one = [self.arguments[name] for name in ("column", "column_A", "column_B") if name in self.arguments]
+        return (*one, *self.arguments.get("column_list", ()))
+
+
+def expect(kind: str, **arguments: Any) -> Expectation:
+    """`expect("column_values_to_be_between", column="quantity", min_value=0)`."""
+    return Expectation(f"expect_{kind}", MappingProxyType(arguments))
+
+
+@dataclass(frozen=True)
+class Source:
+    """What one upstream system delivers: where, when, in which form, and what must be true of it.
+
+    One declaration yields the upstream asset, its arrival sensor, the raw table asset and that asset's
+    checks. A source without partitions is delivered whole, under `dt=full`. `expected_by` is how long after
+    the end of a partition its delivery is due.
+    """
+
+    team: str
+    entity: str
+    description: str
+    partitions: dg.TimeWindowPartitionsDefinition | None
+    file_format: FileFormat
+    columns: tuple[Column, ...]
+    compression: Compression | None = None
+    key: tuple[str, ...] = ()
+    event_time: EventTime | None = None
+    expectations: tuple[Expectation, ...] = ()
+    expected_by: timedelta | None = None
+    may_be_empty: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a declaration that contradicts itself, naming the source and what to change.
+
+        Raises:
+            ValueError, KeyError: see the message.
+        """
+        team_of(self.team)
+        names = [column.name for column in self.columns]
+        if self.file_format not in ("parquet", "csv", "jsonl"):
+            self._refuse(f"file_format {self.file_format!r} is unknown; use parquet, csv or jsonl")
+        if self.compression not in (None, "gzip"):
+            self._refuse(f"compression {self.compression!r} is unknown; use None or 'gzip'")
+        if self.compression and self.file_format == "parquet":
+            self._refuse("parquet compresses inside the file; leave compression out")
+        if not names:
+            self._refuse("no columns; declare every column that is delivered")
+        for column in self.columns:
+            if column.type not in COLUMN_TYPES:
+                self._refuse(
+                    f"column {column.name!r} has type {column.type!r}; use one of {', '.join(COLUMN_TYPES)}"
+                )
+            if not column.description:
+                self._refuse(f"column {column.name!r} has no description; say what it means and its unit")
+            if names.count(column.name) > 1:
+                self._refuse(f"column {column.name!r} is declared more than once")
+            if column.name == PARTITION_COLUMN:
+                self._refuse(f"column {PARTITION_COLUMN!r} is added by the platform; do not declare it")
+        used = dict.fromkeys(self.key, "key")
+        used |= {self.event_time.column: "event_time"} if self.event_time else {}
+        used |= {name: item.type for item in self.expectations for name in item.columns}
+        for name, user in used.items():
+            if name not in names:
+                self._refuse(
+                    f"{user} names column {name!r}, which is not declared; columns: {', '.join(names)}"
+                )
+        if self.event_time and self.partitions is None:
+            self._refuse("event_time without partitions; declare partitions or leave event_time out")
+
+    def _refuse(self, problem: str) -> None:
+        raise ValueError(f"source {self.name}: {problem}")
+
+    @property
+    def name(self) -> str:
+        """`team.entity`, as messages and the command line show it."""
+        return f"{self.team}.{self.entity}"
+
+    @property
+    def upstream_key(self) -> dg.AssetKey:
+        """Key of the external asset that stands for the deliveries of the upstream system."""
+        return dg.AssetKey([self.team, f"upstream_{self.entity}"])
+
+    @property
+    def raw_key(self) -> dg.AssetKey:
+        """Key of the table in the lake that holds the deliveries as they came."""
+        return dg.AssetKey([self.team, f"raw_{self.entity}"])
+
+    @property
+    def stored_columns(self) -> dict[str, str]:
+        """Columns of the raw table and their types."""
+        keyed = {PARTITION_COLUMN: "VARCHAR"} if self.partitions else {}
+        return {column.name: column.type for column in self.columns} | keyed
+
+    @property
+    def extension(self) -> str:
+        """What the name of a data file ends with, e.g. `.jsonl.gz`."""
+        return f".{self.file_format}" + (".gz" if self.compression else "")
+
+    @property
+    def required_columns(self) -> tuple[str, ...]:
+        """The columns that hold a value in every row."""
+        return tuple(column.name for column in self.columns if not column.nullable)
+
+    def landing(self, root: Path) -> Path:
+        """The folder of this source in the landing zone `root`."""
+        return root / self.team / self.entity
+
+    def partition_dir(self, root: Path, partition: str = UNPARTITIONED) -> Path:
+        """The folder into which one partition is delivered."""
+        return self.landing(root) / f"dt={partition}"
+
+    def partition_keys(self) -> tuple[str, ...]:
+        """Every partition that may ever be delivered, in order; `full` for a source without partitions."""
+        return tuple(self.partitions.get_partition_keys()) if self.partitions else (UNPARTITIONED,)
+
+    def event_bounds(self, partition: str) -> tuple[datetime, datetime]:
+        """Start and exclusive end of a partition as naive timestamps in the zone that `event_time` is
+        recorded in.
+
+        A day on which the clocks change has 23 or 25 hours: the calendar of the team decides, not the column.
+        """
+        if self.partitions is None or self.event_time is None:
+            raise ValueError(f"source {self.name} has no event time, so its partitions have no bounds")
+        zone = ZoneInfo(self.event_time.zone)
+        window = self.partitions.time_window_for_partition_key(partition)
+        return (
+            window.start.astimezone(zone).replace(tzinfo=None),
+            window.end.astimezone(zone).replace(tzinfo=None),
+        )

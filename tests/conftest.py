@@ -1,0 +1,96 @@
+"""What every test gets: an environment and a lake of its own, telemetry off, no way out of this machine."""
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resources.environment import TELEMETRY_OFF, Environment
+from resources.warehouse import Warehouse, install_extensions
+
+os.environ.update(TELEMETRY_OFF)
+
+
+class LeftTheMachine(AssertionError):
+    """Something tried to reach an address that is not on this machine."""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _only_this_machine() -> Iterator[None]:
+    """Refuse every connection except to the loopback and to local sockets."""
+    connect, getaddrinfo = socket.socket.connect, socket.getaddrinfo
+
+    def guarded_connect(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not _is_local(address[0]):
+            raise LeftTheMachine(f"connection to {address}")
+        connect(self, address)
+
+    def guarded_lookup(host: Any, *args: Any, **kwargs: Any) -> Any:
+        if host is not None and not _is_local(host.decode() if isinstance(host, bytes) else host):
+            raise LeftTheMachine(f"look-up of {host}")
+        return getaddrinfo(host, *args, **kwargs)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(socket.socket, "connect", guarded_connect)
+    patch.setattr(socket, "getaddrinfo", guarded_lookup)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def extensions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """DuckDB's extensions, unpacked once for all tests of this process."""
+    folder = tmp_path_factory.getbasetemp().parent / f"extensions-{os.getpid()}"
+    install_extensions(folder)
+    return folder
+
+
+@pytest.fixture
+def environment(tmp_path: Path, extensions: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
+    """A fresh environment under `tmp_path`, which is also the process's current one."""
+    for name in [name for name in os.environ if name.startswith("HEADWATER_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HEADWATER_HOME", str(tmp_path / "home"))
+    environment = Environment.current()
+    environment.home.mkdir()
+    environment.extensions.symlink_to(extensions)
+    return environment
+
+
+@pytest.fixture
+def warehouse(environment: Environment) -> Warehouse:
+    """A real, empty lake."""
+    return Warehouse.of(environment)
+
+
+@pytest.fixture
+def postgres() -> Iterator[str]:
+    """The URL of an empty PostgreSQL database of a server named by HEADWATER_TEST_POSTGRES (or the local default).
+
+    Skips, and says so, where no server answers.
+    """
+    import psycopg2
+
+    server = os.environ.get("HEADWATER_TEST_POSTGRES", "postgresql://postgres@127.0.0.1:5432/postgres")
+    try:
+        connection = psycopg2.connect(server, connect_timeout=3)
+    except psycopg2.OperationalError as error:
+        pytest.skip(f"no PostgreSQL at {server} ({str(error).splitlines()[0]}); set HEADWATER_TEST_POSTGRES")
+    connection.autocommit = True
+    name = f"headwater_test_{os.getpid()}_{os.urandom(3).hex()}"
+    with connection.cursor() as cursor:
+        cursor.execute(f"create database {name}")
+    yield f"{server.rsplit('/', 1)[0]}/{name}"
+    with connection.cursor() as cursor:
+        cursor.execute(f"drop database {name} with (force)")
+    connection.close()
+
+
+def _is_local(host: str) -> bool:
+    return host in ("localhost", "::1", "", "0.0.0.0", "::") or host.startswith("127.")
+
+
+Replace = Callable[..., Any]
