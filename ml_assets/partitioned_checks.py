@@ -26,9 +26,7 @@ def partitioned_check(
         # Partitioned checks are a preview in this release; it is pinned, and the tests drive what we use of
         # it.
         warnings.simplefilter("ignore", dg.PreviewWarning)
-        return dg.AssetCheckSpec(
-            name, asset=asset, partitions_def=calendar, description=description, blocking=blocking
-        )
+        return dg.AssetCheckSpec(name, asset=asset, partitions_def=calendar, description=description, blocking=blocking)
 
 
 def verdict(

@@ -24,7 +24,7 @@ _first_failure = (
     .with_label("failed for the first time since its upstream moved or it was last built")
 )
 
-WHEN_UPSTREAM_COMPLETE: dg.AutomationCondition = (
+WHEN_UPSTREAM_COMPLETE = (
     (dg.AutomationCondition.newly_missing() | _upstream_moved | _first_failure).since_last_handled()
     & _upstream_is_complete
     & ~dg.AutomationCondition.in_progress()

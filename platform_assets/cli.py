@@ -89,7 +89,13 @@ def demo(days: int, seed: int, scale: float, as_json: bool) -> None:
 
     environment = Environment.current()
     try:
-        columns = SpinnerColumn(), "{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+        columns = (
+            SpinnerColumn(),
+            "{task.description}",
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         with Progress(*columns, console=Console(stderr=True)) as progress:
             outcome = run_demo(environment, progress, new_days=days, seed=seed, scale=scale)
     except (DemoError, ServiceError) as error:

@@ -32,9 +32,7 @@ COMMERCE_WEEKLY = dg.WeeklyPartitionsDefinition(
 WEBTOON_HOURLY = dg.HourlyPartitionsDefinition(
     start_date="2017-12-04-00:00", end_date="2018-01-01-00:00", timezone=WEBTOON_ZONE, fmt=HOUR_FORMAT
 )
-WEBTOON_DAILY = dg.DailyPartitionsDefinition(
-    start_date="2017-12-04", end_date="2018-01-01", timezone=WEBTOON_ZONE
-)
+WEBTOON_DAILY = dg.DailyPartitionsDefinition(start_date="2017-12-04", end_date="2018-01-01", timezone=WEBTOON_ZONE)
 WEBTOON_WEEKLY = dg.WeeklyPartitionsDefinition(
     start_date="2017-12-04", end_date="2018-01-01", timezone=WEBTOON_ZONE, day_offset=MONDAY
 )

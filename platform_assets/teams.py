@@ -36,7 +36,5 @@ def team_of(name: str) -> Team:
         KeyError: no such team; the message lists the declared ones.
     """
     if name not in TEAMS:
-        raise KeyError(
-            f"unknown team {name!r}; declared in platform_assets/teams.py: {', '.join(sorted(TEAMS))}"
-        )
+        raise KeyError(f"unknown team {name!r}; declared in platform_assets/teams.py: {', '.join(sorted(TEAMS))}")
     return TEAMS[name]

@@ -24,6 +24,7 @@ from packaging.version import Version
 from pydantic import Field
 
 from resources.environment import REPOSITORY, TELEMETRY_OFF, Environment
+from resources.warehouse import writers_turn
 
 PROJECT = REPOSITORY / "dbt"
 _SIGNATURE = "project.sha"
@@ -33,7 +34,7 @@ class DbtError(RuntimeError):
     """dbt failed as a whole; the message carries what dbt said."""
 
 
-class Dbt(dg.ConfigurableResource):
+class Dbt(dg.ConfigurableResource["Dbt"]):
     """The dbt project over one environment's lake."""
 
     project: str = Field(default=str(PROJECT), description="Folder with dbt_project.yml and profiles.yml.")
@@ -68,11 +69,15 @@ class Dbt(dg.ConfigurableResource):
             if not known.exists() or known.read_text() != signature:
                 self._compile()
                 known.write_text(signature)
-        return json.loads((target / "manifest.json").read_bytes())
+        return dict(json.loads((target / "manifest.json").read_bytes()))
 
     @contextmanager
     def build(
-        self, arguments: Sequence[str], manifest: Mapping[str, Any], translator: DagsterDbtTranslator, run_id: str
+        self,
+        arguments: Sequence[str],
+        manifest: Mapping[str, Any],
+        translator: DagsterDbtTranslator,
+        run_id: str,
     ) -> Iterator[DbtCliInvocation]:
         """Start `dbt build` with `arguments` in a process of its own; its events are read from what is yielded.
 
@@ -81,22 +86,28 @@ class Dbt(dg.ConfigurableResource):
         target = Path(self.target) / "runs" / f"{run_id}-{os.getpid()}"
         target.mkdir(parents=True, exist_ok=True)
         shutil.copy(Path(self.target) / PARTIAL_PARSE_FILE_NAME, target / PARTIAL_PARSE_FILE_NAME)
-        # Not DbtCliResource.cli: it imports dbt and opens its own connection in this process too, for metadata
-        # that the lake's catalog answers, which doubles the time a small run takes.
-        invocation = DbtCliInvocation.run(
-            args=[_dbt(), "build", *arguments],
-            env=self._process_variables(target) | {"DBT_LOG_FORMAT": "json", "HEADWATER_RUN_ID": run_id},
-            manifest=manifest,
-            dagster_dbt_translator=translator,
-            project_dir=Path(self.project),
-            target_path=target,
-            raise_on_error=False,
-            context=None,
-            adapter=None,
-            cli_version=Version(importlib.metadata.version("dbt-core")),
-        )
-        yield invocation
-        if invocation.is_successful():
+        with writers_turn(self.variables["HEADWATER_LAKE_CATALOG"]):
+            # Not DbtCliResource.cli: it imports dbt and opens its own connection in this process too, for metadata
+            # that the lake's catalog answers, which doubles the time a small run takes.
+            invocation = DbtCliInvocation.run(
+                args=[_dbt(), "build", *arguments],
+                env=self._process_variables(target) | {"DBT_LOG_FORMAT": "json", "HEADWATER_RUN_ID": run_id},
+                manifest=manifest,
+                dagster_dbt_translator=translator,
+                project_dir=Path(self.project),
+                target_path=target,
+                raise_on_error=False,
+                context=None,
+                adapter=None,
+                cli_version=Version(importlib.metadata.version("dbt-core")),
+            )
+            try:
+                yield invocation
+            finally:
+                # Whoever gave up reading must not leave a writer behind.
+                invocation.process.terminate()
+                invocation.process.wait()
+        if invocation.process.returncode == 0:
             shutil.rmtree(target)
 
     def _compile(self) -> None:

@@ -133,6 +133,8 @@ class Environment:
         """What a child process needs to run in this very environment, telemetry off."""
         return {
             **TELEMETRY_OFF,
+            # Threads of numerical libraries that wait should sleep: two cores are shared by several processes.
+            "OMP_WAIT_POLICY": "PASSIVE",
             "HEADWATER_HOME": str(self.home if self.name == "prod" else self.home.parents[1]),
             "HEADWATER_ENV": self.name,
             "HEADWATER_CATALOG": self.catalog,
@@ -160,9 +162,7 @@ def _database(setting: str, given: Mapping[str, str]) -> str:
     if parts.password:
         raise SettingError(f"{setting} carries a password; leave it out and set PGPASSWORD or ~/.pgpass instead")
     if parts.scheme != "postgresql" or not parts.path.strip("/"):
-        raise SettingError(
-            f"{setting} is {value!r}; allowed: sqlite, or postgresql://user@host:port/database"
-        )
+        raise SettingError(f"{setting} is {value!r}; allowed: sqlite, or postgresql://user@host:port/database")
     return value
 
 

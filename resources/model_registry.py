@@ -103,9 +103,7 @@ class ModelRegistry(dg.ConfigurableResource["ModelRegistry"]):
         client.log_batch(
             run_id,
             params=[Param(key, str(value)) for key, value in parameters.items()],
-            tags=[
-                RunTag(key, value) for key, value in {**tags, _PARTITION: partition, _DIGEST: digest}.items()
-            ],
+            tags=[RunTag(key, value) for key, value in {**tags, _PARTITION: partition, _DIGEST: digest}.items()],
         )
         client.log_text(run_id, text, _FILE)
         client.set_terminated(run_id)
@@ -123,8 +121,7 @@ class ModelRegistry(dg.ConfigurableResource["ModelRegistry"]):
         runs = self._runs(name, partition)
         if not runs:
             raise RegistryError(
-                f"no candidate of {name} for {partition} in {self.uri}: materialize that partition of the "
-                "model first"
+                f"no candidate of {name} for {partition} in {self.uri}: materialize that partition of the model first"
             )
         run = runs[0]
         digest = run.data.tags[_DIGEST]
@@ -147,9 +144,7 @@ class ModelRegistry(dg.ConfigurableResource["ModelRegistry"]):
         as an alias.
         """
         client = self._client()
-        versions = [
-            v for v in self._versions(candidate.name) if v.tags.get(_PARTITION) == candidate.partition
-        ]
+        versions = [v for v in self._versions(candidate.name) if v.tags.get(_PARTITION) == candidate.partition]
         same = next((v for v in versions if v.tags.get(_DIGEST) == candidate.digest), None)
         version = same or client.create_model_version(
             candidate.name,
@@ -213,8 +208,7 @@ class ModelRegistry(dg.ConfigurableResource["ModelRegistry"]):
             text = load_text(source)
         except (OSError, MlflowException) as error:
             raise RegistryError(
-                f"{name} {partition}: its file {source} is gone; materialize that partition of the model "
-                "again"
+                f"{name} {partition}: its file {source} is gone; materialize that partition of the model again"
             ) from error
         if hashlib.sha256(text.encode()).hexdigest() != digest:
             raise RegistryError(

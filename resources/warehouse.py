@@ -8,6 +8,7 @@ partitioned by it, so that the catalog alone answers which pairs are physically 
 """
 
 import errno
+import fcntl
 import json
 import random
 import time
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TypeAlias, cast
 
 import dagster as dg
 import duckdb
@@ -26,9 +27,10 @@ from resources.environment import Environment
 
 PARTITION_KEY = "partition_key"
 POOL = "lake_writer"
-"""Dagster pool of every step that writes the lake: a single catalog commits one transaction at a time."""
+"""Dagster pool of the steps that hold the lake for long, so that they queue instead of blocking a run slot."""
 
-type_of_data = pa.Table | Callable[[duckdb.DuckDBPyConnection], duckdb.DuckDBPyRelation]
+Data: TypeAlias = "pa.Table | Callable[[duckdb.DuckDBPyConnection], duckdb.DuckDBPyRelation]"
+"""Rows to store: an Arrow table, or a function that makes a relation on the writing connection."""
 
 _EXTENSIONS = ("ducklake", "sqlite_scanner", "postgres_scanner")
 _ATTEMPTS = 12
@@ -92,7 +94,7 @@ class PhysicalPartition:
     bytes: int
 
 
-class Warehouse(dg.ConfigurableResource):
+class Warehouse(dg.ConfigurableResource["Warehouse"]):
     """A DuckLake: Parquet files with a SQL catalog, many processes at once."""
 
     catalog: str = Field(description="What follows `ducklake:` when attaching, e.g. sqlite:/path/catalog.sqlite.")
@@ -130,7 +132,7 @@ class Warehouse(dg.ConfigurableResource):
         return rows if partitions is None else rows.filter(_in(partitions))
 
     def replace_partitions(
-        self, table: TableName, partitions: Sequence[str] | None, data: type_of_data, commit: Commit
+        self, table: TableName, partitions: Sequence[str] | None, data: Data, commit: Commit
     ) -> Replacement:
         """Replace `partitions` of `table` (None: the whole unpartitioned table) in one transaction.
 
@@ -149,13 +151,11 @@ class Warehouse(dg.ConfigurableResource):
         self._ensure_lake()
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                with self._attached() as lake:
+                with writers_turn(self.catalog), self._attached() as lake:
                     snapshot = _replace(lake, table, partitions, data, commit)
                     stored = physical_partitions(lake, table)
                 wanted = [""] if partitions is None else partitions
-                return Replacement(
-                    snapshot, {key: stored[key].rows if key in stored else 0 for key in wanted}
-                )
+                return Replacement(snapshot, {key: stored[key].rows if key in stored else 0 for key in wanted})
             except duckdb.Error as error:
                 if not _is_contention(error):
                     raise _explained(error, table) from error
@@ -207,8 +207,7 @@ class Warehouse(dg.ConfigurableResource):
             connection.execute("set TimeZone = 'UTC'")
             try:
                 connection.execute(
-                    f"ATTACH {_literal('ducklake:' + self.catalog)} AS lake "
-                    f"({', '.join([*self._storage(), *options])})"
+                    f"ATTACH {_literal('ducklake:' + self.catalog)} AS lake ({', '.join([*self._storage(), *options])})"
                 )
             except duckdb.Error as error:
                 if _is_contention(error):
@@ -250,6 +249,21 @@ class Warehouse(dg.ConfigurableResource):
             pass
 
 
+@contextmanager
+def writers_turn(catalog: str) -> Iterator[None]:
+    """Hold a SQLite catalog for one writer of this machine; one on PostgreSQL needs no turns.
+
+    SQLite lets a transaction that began by reading fail at once when another writer was faster, however long it is
+    told to wait. The lock ends with the process that holds it.
+    """
+    if not catalog.startswith("sqlite:"):
+        yield
+        return
+    with Path(catalog.removeprefix("sqlite:")).with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def install_extensions(folder: Path) -> None:
     """Unpack the DuckDB extensions that ship as Python packages into `folder`; nothing is downloaded."""
     marker = folder / f".unpacked-{duckdb.__version__}"
@@ -268,7 +282,7 @@ def _replace(
     lake: duckdb.DuckDBPyConnection,
     table: TableName,
     partitions: Sequence[str] | None,
-    data: type_of_data,
+    data: Data,
     commit: Commit,
 ) -> int:
     lake.begin()
@@ -349,7 +363,13 @@ def _is_contention(error: duckdb.Error) -> bool:
     text = str(error).lower()
     return any(
         sign in text
-        for sign in ("database is locked", "conflict", "could not serialize", "deadlock", "duplicate key value")
+        for sign in (
+            "database is locked",
+            "conflict",
+            "could not serialize",
+            "deadlock",
+            "duplicate key value",
+        )
     )
 
 

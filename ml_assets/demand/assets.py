@@ -21,7 +21,7 @@ from ml_assets.demand.tables import (
 )
 from ml_assets.partitioned_checks import partitioned_check, verdict
 from platform_assets import partitions
-from resources.warehouse import POOL, Commit, TableName, Warehouse, physical_partitions
+from resources.warehouse import Commit, TableName, Warehouse, physical_partitions
 
 REFERENCE_WEEKS = 4
 """Feature weeks just before a week that its values are compared with."""
@@ -39,11 +39,8 @@ REFERENCE_WEEKS = 4
     backfill_policy=dg.BackfillPolicy.single_run(),
     kinds={"duckdb"},
     metadata=column_schema(FEATURE_TABLE),
-    pool=POOL,
 )
-def product_week_features(
-    context: dg.AssetExecutionContext, warehouse: Warehouse
-) -> dg.MaterializeResult[None]:
+def product_week_features(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult[None]:
     """One row per product and week, for products sold in the eight weeks before. Holds what was known of
     their sales, prices and promotions when the week began."""
     weeks = context.partition_keys
@@ -62,11 +59,8 @@ def product_week_features(
     backfill_policy=dg.BackfillPolicy.single_run(),
     kinds={"duckdb"},
     metadata=column_schema(TRAINING_TABLE),
-    pool=POOL,
 )
-def demand_training_set(
-    context: dg.AssetExecutionContext, warehouse: Warehouse
-) -> dg.MaterializeResult[None]:
+def demand_training_set(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult[None]:
     """One row per product and week: the features known when the week began, and the units sold by its end. A
     fold reads the twelve weeks and the holdout week before its own, so that no row is stored twice."""
     weeks = context.partition_keys
@@ -88,9 +82,7 @@ DRIFT = partitioned_check(
 
 
 @dg.multi_asset_check(name="demand_feature_drift", specs=[DRIFT], can_subset=True)
-def feature_drift(
-    context: dg.AssetCheckExecutionContext, warehouse: Warehouse
-) -> Iterator[dg.AssetCheckEvaluation]:
+def feature_drift(context: dg.AssetCheckExecutionContext, warehouse: Warehouse) -> Iterator[dg.AssetCheckEvaluation]:
     """Compares each week's features with those of the weeks before it, as far as they are stored."""
     with warehouse.reader() as lake:
         there = physical_partitions(lake, TableName.of_key(FEATURE_TABLE)).keys()

@@ -107,9 +107,7 @@ NAMES: tuple[str, ...] = tuple(feature.name for feature in FEATURES)
 MONITORED: tuple[str, ...] = tuple(feature.name for feature in FEATURES if feature.drifts)
 
 
-def product_week_features(
-    product_weeks: duckdb.DuckDBPyRelation, weeks: Sequence[str]
-) -> duckdb.DuckDBPyRelation:
+def product_week_features(product_weeks: duckdb.DuckDBPyRelation, weeks: Sequence[str]) -> duckdb.DuckDBPyRelation:
     """Features of every product sold in the eight weeks before each of `weeks`, in one pass.
 
     Args:

@@ -35,7 +35,7 @@ from ml_assets.demand.tables import (
 from ml_assets.partitioned_checks import partitioned_check, verdict
 from platform_assets import partitions
 from resources.model_registry import Candidate, ModelRegistry
-from resources.warehouse import PARTITION_KEY, POOL, Commit, TableName, Warehouse
+from resources.warehouse import PARTITION_KEY, Commit, TableName, Warehouse
 
 REGISTERED_NAME = "commerce.demand"
 
@@ -213,7 +213,6 @@ class Fold:
     partitions_def=partitions.DEMAND_FOLDS,
     backfill_policy=dg.BackfillPolicy.single_run(),
     can_subset=True,
-    pool=POOL,
 )
 def demand_folds(
     context: dg.AssetExecutionContext, warehouse: Warehouse, model_registry: ModelRegistry

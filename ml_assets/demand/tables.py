@@ -46,31 +46,20 @@ def _from(table: dg.AssetKey, columns: Iterable[str]) -> tuple[tuple[dg.AssetKey
     return tuple((table, column) for column in columns)
 
 
-_KEY = Column(
-    PARTITION_KEY, "VARCHAR", "Dagster partition key of the row: the Monday, local time of the team."
-)
+_KEY = Column(PARTITION_KEY, "VARCHAR", "Dagster partition key of the row: the Monday, local time of the team.")
 _HOLDOUT = _from(TRAINING_TABLE, (*NAMES, LABEL))
 
 FEATURE_COLUMNS = (
-    Column(
-        "feature_week", "DATE", "Week at whose start the features were known.", _from(PRODUCT_WEEKS, ["week"])
-    ),
-    Column(
-        "product_id", "BIGINT", "Product sold in the 8 weeks before.", _from(PRODUCT_WEEKS, ["product_id"])
-    ),
+    Column("feature_week", "DATE", "Week at whose start the features were known.", _from(PRODUCT_WEEKS, ["week"])),
+    Column("product_id", "BIGINT", "Product sold in the 8 weeks before.", _from(PRODUCT_WEEKS, ["product_id"])),
     *(Column(f.name, f.type, f.description, _from(PRODUCT_WEEKS, f.columns)) for f in FEATURES),
     _KEY,
 )
 COLUMNS: dict[dg.AssetKey, tuple[Column, ...]] = {
     FEATURE_TABLE: FEATURE_COLUMNS,
     TRAINING_TABLE: (
-        *(
-            Column(c.name, c.type, c.description, _from(FEATURE_TABLE, [c.name]))
-            for c in FEATURE_COLUMNS[:-1]
-        ),
-        Column(
-            LABEL, "BIGINT", "Units then sold in the week; 0 without a sale.", _from(PRODUCT_WEEKS, ["units"])
-        ),
+        *(Column(c.name, c.type, c.description, _from(FEATURE_TABLE, [c.name])) for c in FEATURE_COLUMNS[:-1]),
+        Column(LABEL, "BIGINT", "Units then sold in the week; 0 without a sale.", _from(PRODUCT_WEEKS, ["units"])),
         _KEY,
     ),
     EVALUATION: (

@@ -17,7 +17,7 @@ TRAINING_WEEKS = 12
 """Labelled weeks that a fold learns from; the week after them, the last one known, is its holdout."""
 
 ROUNDS = 40
-_THREADS = 1
+_THREADS = 2
 PARAMETERS: Mapping[str, str | int | float | bool] = {
     # Most products sell nothing in most weeks. Tweedie keeps the forecast an expectation: an absolute-error
     # objective has a lower WAPE and sells 38 % too little.
@@ -30,8 +30,8 @@ PARAMETERS: Mapping[str, str | int | float | bool] = {
     # Same rows, same bytes: what the order of threads could change is switched off.
     "deterministic": True,
     "force_row_wise": True,
-    # A second thread saves half a second on an idle machine; on a busy one the two wait for each other in
-    # busy loops, and a fit of 3 s took 9 to 31 s.
+    # On a busy machine two threads wait for each other in busy loops, which OMP_WAIT_POLICY=PASSIVE (set for every
+    # process in resources/environment.py) turns into sleep; the model's bytes do not depend on their number.
     "num_threads": _THREADS,
     "verbosity": -1,
 }
@@ -41,9 +41,7 @@ class ModelMismatch(ValueError):
     """A model file that was made for other features than those it is asked to read."""
 
 
-def labelled(
-    features: duckdb.DuckDBPyRelation, product_weeks: duckdb.DuckDBPyRelation
-) -> duckdb.DuckDBPyRelation:
+def labelled(features: duckdb.DuckDBPyRelation, product_weeks: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
     """Feature rows with the units then sold in their own week, 0 without a sale.
 
     Args:

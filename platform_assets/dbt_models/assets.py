@@ -87,9 +87,7 @@ def build_dbt_assets(graph: DbtGraph) -> list[dg.AssetsDefinition]:
     return [_models_of_one_calendar(graph, *at, models) for at, models in graph.models().items()]
 
 
-def _models_of_one_calendar(
-    graph: DbtGraph, team: str, grain: str, models: Sequence[str]
-) -> dg.AssetsDefinition:
+def _models_of_one_calendar(graph: DbtGraph, team: str, grain: str, models: Sequence[str]) -> dg.AssetsDefinition:
     specs = {graph.spec(model).key: model for model in models}
     checks = {test: check for model in models for test, check in graph.check_specs(model)}
     calendar = graph.spec(models[0]).partitions_def
@@ -109,8 +107,12 @@ def _models_of_one_calendar(
         keys = context.partition_keys if calendar is not None else []
         verdicts = Verdicts(judges_of(graph.manifest, selected))
         with (
-            dbt.build(_arguments(graph, selected, calendar, keys), graph.manifest, graph.translator, context.run.run_id)
-            as invocation,
+            dbt.build(
+                _arguments(graph, selected, calendar, keys),
+                graph.manifest,
+                graph.translator,
+                context.run.run_id,
+            ) as invocation,
             warehouse.reader() as lake,
         ):
             for event in invocation.stream_raw_events():

@@ -37,9 +37,7 @@ def model_lineage(
         For each model's table its output columns, in the order of the select list, with their direct upstream
         columns. Computed by qualifying each model against its upstreams' columns with sqlglot.
     """
-    models = {
-        unique_id: node for unique_id, node in manifest["nodes"].items() if node["resource_type"] == "model"
-    }
+    models = {unique_id: node for unique_id, node in manifest["nodes"].items() if node["resource_type"] == "model"}
     order = TopologicalSorter(
         {unique_id: set(node["depends_on"]["nodes"]) & models.keys() for unique_id, node in models.items()}
     ).static_order()
@@ -54,11 +52,15 @@ def model_lineage(
 
 
 def _lineage_of(sql: str, known: Mapping[TableName, Mapping[str, str]]) -> ColumnLineage:
-    schema: dict[str, dict[str, dict[str, str]]] = {"lake": {}}
+    teams: dict[str, dict[str, dict[str, str]]] = {}
     for table, columns in known.items():
-        schema["lake"].setdefault(table.schema, {})[table.name] = dict(columns)
+        teams.setdefault(table.schema, {})[table.name] = dict(columns)
+    schema: dict[str, object] = {"lake": teams}
     query = qualify(
-        sqlglot.parse_one(sql, dialect="duckdb"), schema=schema, dialect="duckdb", validate_qualify_columns=False
+        sqlglot.parse_one(sql, dialect="duckdb"),
+        schema=schema,
+        dialect="duckdb",
+        validate_qualify_columns=False,
     )
     scope = build_scope(query)
     assert isinstance(query, exp.Query)

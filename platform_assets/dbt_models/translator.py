@@ -17,9 +17,7 @@ from platform_assets.teams import team_of
 class LakeTranslator(DagsterDbtTranslator):
     """Keys are [team, model]; the model's own `config.meta` says its calendar and lookbacks."""
 
-    def get_asset_spec(
-        self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None
-    ) -> dg.AssetSpec:
+    def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None) -> dg.AssetSpec:
         """The asset of a model or source; see `DagsterDbtTranslator`."""
         spec = super().get_asset_spec(manifest, unique_id, project)
         node = self.get_resource_props(manifest, unique_id)
@@ -48,7 +46,7 @@ class LakeTranslator(DagsterDbtTranslator):
         """The model's own description, without the SQL that dagster-dbt would append."""
         return str(dbt_resource_props["description"])
 
-    def get_automation_condition(self, dbt_resource_props: Mapping[str, Any]) -> dg.AutomationCondition | None:
+    def get_automation_condition(self, dbt_resource_props: Mapping[str, Any]) -> dg.AutomationCondition[Any] | None:
         """The same for every model."""
         return WHEN_UPSTREAM_COMPLETE
 

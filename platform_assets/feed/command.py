@@ -41,9 +41,7 @@ class SourceSummary:
 @click.argument("sources", metavar="[SOURCE]...", nargs=-1)
 @click.option("--partitions", metavar="FIRST..LAST", help="Days or hours, both included; default: all.")
 @click.option("--seed", default=SEED, show_default=True, help="Seed of the synthetic sources.")
-@click.option(
-    "--scale", default=1.0, show_default=True, help="Million reads a week of the synthetic sources."
-)
+@click.option("--scale", default=1.0, show_default=True, help="Million reads a week of the synthetic sources.")
 @click.option(
     "--incident",
     type=click.Choice(list(INCIDENTS)),

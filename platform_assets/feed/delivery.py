@@ -83,9 +83,7 @@ def deliver(
     """
     orders = [(source_of(name), tuple(keys)) for name, keys in selection.items()]
     if not 0 < scale <= LARGEST_SCALE:
-        raise SelectionError(
-            f"scale {scale:g} is out of range; give more than 0 and at most {LARGEST_SCALE:,}"
-        )
+        raise SelectionError(f"scale {scale:g} is out of range; give more than 0 and at most {LARGEST_SCALE:,}")
     if seed < 0:
         raise SelectionError(f"seed {seed} is negative; give 0 or more")
     for source, keys in orders:
@@ -128,9 +126,7 @@ def _engine(threads: int, memory: str) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def _deliver_one(
-    connection: duckdb.DuckDBPyConnection, landing: Path, draft: Draft, incident: str | None
-) -> Delivery:
+def _deliver_one(connection: duckdb.DuckDBPyConnection, landing: Path, draft: Draft, incident: str | None) -> Delivery:
     began = time.perf_counter()
     happened = INCIDENTS[incident](draft) if incident else draft
     if happened is None:
@@ -201,9 +197,7 @@ def _refuse_outside(source: Source, first: str, last: str) -> None:
     end = source.partitions.time_window_for_partition_key(keys[-1]).end - timedelta(minutes=1)
     asked = first if first == last else f"{first}..{last}"
     if first < start[: len(first)] or last > end.strftime(HOUR_FORMAT)[: len(last)]:
-        raise SelectionError(
-            f"{source.name} has no such partitions: {asked}; they run from {keys[0]} to {keys[-1]}"
-        )
+        raise SelectionError(f"{source.name} has no such partitions: {asked}; they run from {keys[0]} to {keys[-1]}")
     if not _between(source, first, last):
         before = max((key for key in keys if key < first), default="the beginning")
         after = min((key for key in keys if key > last), default="the end")
@@ -216,9 +210,5 @@ def _refuse_outside(source: Source, first: str, last: str) -> None:
 def _refuse_unknown_partitions(source: Source, keys: Sequence[str]) -> None:
     known = source.partition_keys()
     for key in sorted({*keys} - {*known}):
-        there = (
-            f"its only one is {UNPARTITIONED!r}"
-            if len(known) == 1
-            else f"they run from {known[0]} to {known[-1]}"
-        )
+        there = f"its only one is {UNPARTITIONED!r}" if len(known) == 1 else f"they run from {known[0]} to {known[-1]}"
         raise SelectionError(f"{source.name} has no partition {key!r}; {there} (closed days have none)")

@@ -169,9 +169,7 @@ def refuse_impossible(source: Source, incident: str | None, column: str | None) 
     if incident is not None and incident not in INCIDENTS:
         raise IncidentError(f"unknown incident {incident!r}; choose one of {', '.join(INCIDENTS)}")
     if incident in WITH_NEIGHBOUR and source.partitions is None:
-        raise IncidentError(
-            f"{incident} needs a neighbouring partition, and {source.name} has none; leave it out"
-        )
+        raise IncidentError(f"{incident} needs a neighbouring partition, and {source.name} has none; leave it out")
     if column is None:
         return
     if incident not in WITH_COLUMN:

@@ -78,8 +78,7 @@ def exclusive(landing: Path) -> Iterator[None]:
             lock.seek(0)
             pid = lock.read()
             raise LandingBusyError(
-                f"another feed (pid {pid}) is delivering into {landing}; "
-                f"wait until it ends, or end it with: kill {pid}"
+                f"another feed (pid {pid}) is delivering into {landing}; wait until it ends, or end it with: kill {pid}"
             ) from error
         lock.truncate(0)
         lock.write(str(os.getpid()))
@@ -121,9 +120,7 @@ def put(
     return "delivered", rows, size
 
 
-def write_rows(
-    connection: duckdb.DuckDBPyConnection, rows: duckdb.DuckDBPyRelation, source: Source, file: Path
-) -> int:
+def write_rows(connection: duckdb.DuckDBPyConnection, rows: duckdb.DuckDBPyRelation, source: Source, file: Path) -> int:
     """Write rows of `connection` to `file` in their order, in the format of `source`; return how many.
 
     The same rows give the same bytes. Rows stream: memory does not grow with their number.

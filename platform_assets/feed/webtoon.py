@@ -83,9 +83,7 @@ _RELEASE_WEEKS = 208  # first episodes are spread over these weeks, the last of 
 _READING_SINCE = datetime(2017, 6, 5)
 _READING_SINCE_HOURS = 30 * _HOURS_A_WEEK
 
-_SESSIONS_PER_WEEK = (
-    820_000  # drawn, of which those of readers who are away are dropped; a million reads remain
-)
+_SESSIONS_PER_WEEK = 820_000  # drawn, of which those of readers who are away are dropped; a million reads remain
 _SESSIONS_PER_BATCH = 16_384
 _ACTIVITY_CLASSES = 1_024
 _READERS_PER_CLASS = 60
@@ -261,9 +259,7 @@ def _reads(
     abandons = is_last & (rng.random(len(session)) < 0.6 - 0.5 * taste[session])
     completion = np.round(np.where(abandons, rng.beta(1.5, 2.0, len(session)), 1.0), 3)
     pace = catalogue.length_seconds[of_series] * np.exp(_hash(seed, 6, reader) - 0.5)
-    seconds = np.maximum(
-        1, np.rint(completion * pace[session] * rng.lognormal(-0.02, 0.2, len(session)))
-    ).astype(int)
+    seconds = np.maximum(1, np.rint(completion * pace[session] * rng.lognormal(-0.02, 0.2, len(session)))).astype(int)
 
     spent = np.cumsum(seconds + rng.integers(3, 20, len(session)))
     before = np.concatenate([[0], spent[:-1]]).astype(int) if len(spent) else spent
@@ -318,18 +314,14 @@ def _chosen_series(
     from_genre = _hash(seed, 8, reader[:, None], slot)
     u = _hash(seed, 9, reader[:, None], slot)
     anything = catalogue.genre[catalogue.drawn(_hash(seed, 10, reader[:, None], slot))]
-    genre = np.where(
-        from_genre < 0.65, favourite[:, None], np.where(from_genre < 0.88, second[:, None], anything)
-    )
+    genre = np.where(from_genre < 0.65, favourite[:, None], np.where(from_genre < 0.88, second[:, None], anything))
     followed = catalogue.drawn_of_genre(genre, u)
 
     freshness = 1 + 8 * np.exp(-catalogue.hours_since_release(hour) / 8)
     attraction = np.where(catalogue.latest_episode(hour) > 0, freshness, 1e-12)[followed] * _SLOT_WEIGHTS
     slot_chosen = np.argmin(rng.standard_exponential(followed.shape) / attraction, axis=1)[:, None]
     chosen = np.take_along_axis(followed, slot_chosen, axis=1)[:, 0]
-    taste = np.where(
-        catalogue.genre[chosen] == favourite, 1.0, np.where(catalogue.genre[chosen] == second, 0.7, 0.2)
-    )
+    taste = np.where(catalogue.genre[chosen] == favourite, 1.0, np.where(catalogue.genre[chosen] == second, 0.7, 0.2))
     return chosen, taste
 
 

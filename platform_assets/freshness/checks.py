@@ -4,7 +4,7 @@ Belongs here: turning `contiguity.py` into Dagster checks. Not here: what is due
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
@@ -30,9 +30,7 @@ def build_freshness(
         due_after: how long after its end a partition of an asset is due, where that is declared.
     """
     calendars = {
-        spec.key: spec.partitions_def
-        for spec in graph.resolve_all_asset_specs()
-        if not spec.metadata.get(_STUB)
+        spec.key: spec.partitions_def for spec in graph.resolve_all_asset_specs() if not spec.metadata.get(_STUB)
     }
     specs = [
         dg.AssetCheckSpec(
@@ -46,7 +44,7 @@ def build_freshness(
 
     @dg.multi_asset_check(name=f"{location}_freshness_checks", specs=specs, can_subset=True)
     def evaluate(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        now = datetime.now(timezone.utc)
+        now = datetime.now(UTC)
         for check in sorted(context.selected_asset_check_keys):
             calendar = calendars[check.asset_key]
             delay = due_after.get(check.asset_key) or DERIVED_DUE_AFTER

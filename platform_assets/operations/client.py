@@ -69,7 +69,10 @@ class Client:
         return all(entry["loadStatus"] == "LOADED" for entry in entries)
 
     def launch_backfill(
-        self, title: str, ranges: Mapping[dg.AssetKey, Sequence[tuple[str, str]] | None], tags: Mapping[str, str]
+        self,
+        title: str,
+        ranges: Mapping[dg.AssetKey, Sequence[tuple[str, str]] | None],
+        tags: Mapping[str, str],
     ) -> str:
         """Launch one backfill of exactly `ranges` of each asset (None: an unpartitioned asset); returns its id."""
         partitions = [

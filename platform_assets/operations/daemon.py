@@ -8,7 +8,7 @@ Everything else is `dagster-daemon`.
 from dagster._daemon import controller
 from dagster._daemon.cli import main
 
-PAUSE_SECONDS = 3
+PAUSE_SECONDS = 5
 
 if __name__ == "__main__":
     controller.DEFAULT_DAEMON_INTERVAL_SECONDS = PAUSE_SECONDS

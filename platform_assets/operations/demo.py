@@ -24,7 +24,7 @@ from resources.environment import Environment
 
 FIRST_DAY = date(2016, 12, 26)
 LAST_DAY = date(2017, 12, 31)
-_LOOK_SECONDS = 1.0
+_LOOK_SECONDS = 2.0
 _STUCK_SECONDS = 120
 """After this long without a run, a backfill or a new pair, what is still missing will not come."""
 
@@ -76,9 +76,7 @@ class Pairs:
         return {UNPARTITIONED} if self.instance.get_latest_materialization_event(key) else set()
 
 
-def run_demo(
-    environment: Environment, progress: Progress, *, new_days: int, seed: int, scale: float
-) -> Outcome:
+def run_demo(environment: Environment, progress: Progress, *, new_days: int, seed: int, scale: float) -> Outcome:
     """Deliver all but the last `new_days`, backfill them, then deliver those days one by one.
 
     Raises:
@@ -171,7 +169,9 @@ def _backfill(client: Client, pairs: Pairs, progress: Progress) -> int:
     tasks: dict[str, TaskID] = {}
     for team in teams:
         of_team = {key: keys for key, keys in missing.items() if key.path[0] == team}
-        backfill = client.launch_backfill(f"history of {team}", _ranges(pairs.graph, of_team), {"headwater/demo": "history"})
+        backfill = client.launch_backfill(
+            f"history of {team}", _ranges(pairs.graph, of_team), {"headwater/demo": "history"}
+        )
         tasks[backfill] = progress.add_task(f"  {team}", total=sum(map(len, of_team.values())))
     while tasks:
         time.sleep(_LOOK_SECONDS)
@@ -224,9 +224,7 @@ class _Patience:
         return time.monotonic() - self.since > _STUCK_SECONDS
 
 
-def _ranges(
-    graph: Graph, pairs: Mapping[dg.AssetKey, set[str]]
-) -> dict[dg.AssetKey, Sequence[tuple[str, str]] | None]:
+def _ranges(graph: Graph, pairs: Mapping[dg.AssetKey, set[str]]) -> dict[dg.AssetKey, Sequence[tuple[str, str]] | None]:
     found: dict[dg.AssetKey, Sequence[tuple[str, str]] | None] = {}
     for key, keys in pairs.items():
         calendar = graph.nodes[key].calendar

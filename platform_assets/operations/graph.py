@@ -78,9 +78,7 @@ class Graph:
     @classmethod
     def of_workspace(cls) -> "Graph":
         """The graph of the locations that workspace.yaml names, loaded in this process."""
-        return cls.of(
-            {name: importlib.import_module(module).defs() for name, module in code_locations().items()}
-        )
+        return cls.of({name: importlib.import_module(module).defs() for name, module in code_locations().items()})
 
     @property
     def built(self) -> list[Node]:

@@ -69,8 +69,8 @@ def model_error(warehouse: Warehouse) -> dict[str, float]:
     """Pooled WAPE of the demand model and its baselines over every fold that was evaluated."""
     with warehouse.reader() as lake:
         found = lake.execute(
-            f"select count(*), sum(absolute_error_model) / sum(units), sum(absolute_error_last_week) / sum(units), "
-            f"sum(absolute_error_four_week_mean) / sum(units) from {EVALUATION.sql}"
+            f"select count(*), sum(wape_model * units) / sum(units), sum(wape_last_week * units) / sum(units), "
+            f"sum(wape_four_week_mean * units) / sum(units) from {EVALUATION.sql}"
         ).fetchone()
     names = ("folds", "model", "last week", "four-week mean")
     return dict(zip(names, found or (), strict=True))
@@ -96,7 +96,9 @@ def show(report: Report, console: Console) -> None:
         stages.add_row(stage, f"{seconds:,.1f}", f"{report.pairs_built_by_stage.get(stage, 0):,}")
     console.print(stages)
     errors = Table(*report.model_error, title="Demand forecast, WAPE on held-out weeks", title_justify="left")
-    errors.add_row(*[f"{value:.4f}" if isinstance(value, float) else str(value) for value in report.model_error.values()])
+    errors.add_row(
+        *[f"{value:.4f}" if isinstance(value, float) else str(value) for value in report.model_error.values()]
+    )
     console.print(errors)
     if not report.changed:
         console.print("Nothing changed: everything was delivered and built before.")

@@ -58,9 +58,25 @@ def instance_settings(environment: Environment) -> dict[str, Any]:
         "retention": {"sensor": {"purge_after_days": {"skipped": 1, "success": 30, "failure": 30}}},
         "nux": {"enabled": False},
     }
+    return settings | _storage(environment)
+
+
+def _storage(environment: Environment) -> dict[str, Any]:
     if environment.dagster_storage != "sqlite":
-        settings["storage"] = {"postgres": {"postgres_url": environment.dagster_storage}}
-    return settings
+        return {"storage": {"postgres": {"postgres_url": environment.dagster_storage}}}
+    folders = {
+        "run_storage": ("dagster._core.storage.runs", "SqliteRunStorage", "runs"),
+        "event_log_storage": ("resources.event_log", "PooledSqliteEventLogStorage", "events"),
+        "schedule_storage": ("dagster._core.storage.schedules", "SqliteScheduleStorage", "schedules"),
+    }
+    return {
+        name: {
+            "module": module,
+            "class": kind,
+            "config": {"base_dir": str(environment.dagster_home / folder)},
+        }
+        for name, (module, kind, folder) in folders.items()
+    }
 
 
 def prepare(environment: Environment) -> None:

@@ -23,7 +23,7 @@ from platform_assets.sources.declaration import UNPARTITIONED, Source
 from platform_assets.sources.inspection import Candidate, Problem, inspect
 from platform_assets.teams import team_of
 from resources.environment import Environment
-from resources.warehouse import POOL, Commit, LakeError, Replacement, TableName, Warehouse
+from resources.warehouse import Commit, LakeError, Replacement, TableName, Warehouse
 
 DELIVERY = "delivery"
 EXPECTATIONS = expectations.RULE
@@ -82,16 +82,13 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
         specs=[spec],
         check_specs=checks,
         backfill_policy=dg.BackfillPolicy.single_run() if source.partitions else None,
-        pool=POOL,
     )
     def raw(context: dg.AssetExecutionContext, warehouse: Warehouse) -> Iterator[Event]:
         settings = Environment.current()
         partitions = context.partition_keys if source.partitions else [UNPARTITIONED]
         with tempfile.TemporaryDirectory(prefix="headwater-") as folder:
             database = Path(folder) / "candidate.duckdb"
-            candidate = inspect(
-                source, settings.landing, partitions, database, settings.memory, settings.threads
-            )
+            candidate = inspect(source, settings.landing, partitions, database, settings.memory, settings.threads)
             judged = expectations.judge(candidate, settings.memory, settings.threads)
             candidate = replace(candidate, problems=(*candidate.problems, *judged))
             replacement = _store(candidate, warehouse, Commit(context.run.run_id, str(source.raw_key)))
@@ -152,9 +149,7 @@ def _store(candidate: Candidate, warehouse: Warehouse, commit: Commit) -> Replac
         return None
     partitions = accepted if source.partitions else None
     try:
-        return warehouse.replace_partitions(
-            TableName.of_key(source.raw_key), partitions, candidate.relation, commit
-        )
+        return warehouse.replace_partitions(TableName.of_key(source.raw_key), partitions, candidate.relation, commit)
     except LakeError as error:
         raise dg.Failure(
             f"source {source.name}: {len(accepted)} accepted partitions, {accepted[0]} to {accepted[-1]}, "
@@ -239,9 +234,7 @@ def _schema(source: Source) -> dg.TableSchema:
                 column.name,
                 column.type,
                 column.description,
-                constraints=dg.TableColumnConstraints(
-                    nullable=column.nullable, unique=source.key == (column.name,)
-                ),
+                constraints=dg.TableColumnConstraints(nullable=column.nullable, unique=source.key == (column.name,)),
             )
             for column in source.columns
         ]

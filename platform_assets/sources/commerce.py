@@ -56,9 +56,7 @@ PROMOTIONS = Source(
         Column("mailer_location", "VARCHAR", "Place in the weekly mailer; 0 is none."),
         Column("week", "BIGINT", "Week of the study, 1 to 53; week 1 is the one of Monday 2016-12-26."),
     ),
-    event_time=EventTime(
-        "week", zone=COMMERCE_ZONE, sql="TIMESTAMP '2016-12-26' + to_days(7 * (week::INT - 1))"
-    ),
+    event_time=EventTime("week", zone=COMMERCE_ZONE, sql="TIMESTAMP '2016-12-26' + to_days(7 * (week::INT - 1))"),
     expectations=(
         expect("column_values_to_be_in_set", column="display_location", value_set=list("012345679A")),
         expect("column_values_to_be_in_set", column="mailer_location", value_set=list("0ACDFHJLPXZ")),
@@ -124,9 +122,7 @@ CAMPAIGNS = Source(
     ),
     key=("campaign_id", "household_id"),
     expectations=(
-        expect(
-            "column_values_to_be_in_set", column="campaign_type", value_set=["Type A", "Type B", "Type C"]
-        ),
+        expect("column_values_to_be_in_set", column="campaign_type", value_set=["Type A", "Type B", "Type C"]),
         expect("column_pair_values_a_to_be_greater_than_b", column_A="end_date", column_B="start_date"),
     ),
 )

@@ -110,9 +110,7 @@ class Source:
             self._refuse("no columns; declare every column that is delivered")
         for column in self.columns:
             if column.type not in COLUMN_TYPES:
-                self._refuse(
-                    f"column {column.name!r} has type {column.type!r}; use one of {', '.join(COLUMN_TYPES)}"
-                )
+                self._refuse(f"column {column.name!r} has type {column.type!r}; use one of {', '.join(COLUMN_TYPES)}")
             if not column.description:
                 self._refuse(f"column {column.name!r} has no description; say what it means and its unit")
             if names.count(column.name) > 1:
@@ -124,9 +122,7 @@ class Source:
         used |= {name: item.type for item in self.expectations for name in item.columns}
         for name, user in used.items():
             if name not in names:
-                self._refuse(
-                    f"{user} names column {name!r}, which is not declared; columns: {', '.join(names)}"
-                )
+                self._refuse(f"{user} names column {name!r}, which is not declared; columns: {', '.join(names)}")
         if self.event_time and self.partitions is None:
             self._refuse("event_time without partitions; declare partitions or leave event_time out")
 

@@ -156,9 +156,7 @@ def _batches() -> "BatchDefinition[Any]":
 
 def _problem(expectation: Expectation, partition: str, finding: str) -> Problem:
     how = "Have the upstream system correct the partition and deliver it again, or change the expectation"
-    return Problem(
-        RULE, partition, f"{_shown(expectation)}: {finding}", how, column=", ".join(expectation.columns)
-    )
+    return Problem(RULE, partition, f"{_shown(expectation)}: {finding}", how, column=", ".join(expectation.columns))
 
 
 def _misdeclared(source: Source, expectation: Expectation, reason: str) -> ExpectationError:

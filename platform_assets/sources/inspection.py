@@ -211,9 +211,7 @@ def _damaged(fingerprints: Mapping[str, Fingerprint], files: Sequence[_File]) ->
             yield file.problem("readable", message, _DELIVER_AGAIN)
 
 
-def _unlike_declared(
-    connection: duckdb.DuckDBPyConnection, source: Source, files: Sequence[_File]
-) -> _Problems:
+def _unlike_declared(connection: duckdb.DuckDBPyConnection, source: Source, files: Sequence[_File]) -> _Problems:
     """Names and types of columns, as far as the format tells them without reading values."""
     readers = {"parquet": _parquet_columns, "csv": _csv_columns, "jsonl": _json_columns}
     declared = {column.name: column.type for column in source.columns}
@@ -235,11 +233,7 @@ def _unlike_declared(
 def _equivalents(file_format: FileFormat, declared: str) -> frozenset[str]:
     if file_format == "jsonl":
         return _JSON_TYPES[declared] | {"NULL"}
-    return (
-        _PARQUET_TYPES.get(declared, frozenset({declared}))
-        if file_format == "parquet"
-        else frozenset({"text"})
-    )
+    return _PARQUET_TYPES.get(declared, frozenset({declared})) if file_format == "parquet" else frozenset({"text"})
 
 
 def _parquet_columns(
@@ -412,8 +406,7 @@ def _outside(connection: duckdb.DuckDBPyConnection, source: Source) -> _Problems
     if source.event_time is None:
         return
     partitions = [
-        partition
-        for (partition,) in connection.execute(f"select distinct {PARTITION_COLUMN} from {TABLE}").fetchall()
+        partition for (partition,) in connection.execute(f"select distinct {PARTITION_COLUMN} from {TABLE}").fetchall()
     ]
     bounds = {partition: source.event_bounds(partition) for partition in partitions}
     query = f"""

@@ -91,9 +91,7 @@ def look(source: Source, root: Path, partition: str = UNPARTITIONED) -> Delivery
         stats = [file.stat() for file in files]
     except FileNotFoundError:
         return None
-    seen = "\n".join(
-        f"{file.name} {stat.st_size} {stat.st_mtime_ns}" for file, stat in zip(files, stats, strict=True)
-    )
+    seen = "\n".join(f"{file.name} {stat.st_size} {stat.st_mtime_ns}" for file, stat in zip(files, stats, strict=True))
     return Delivery(
         partition=partition,
         files=tuple(files),

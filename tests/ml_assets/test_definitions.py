@@ -52,15 +52,11 @@ def defs(environment: Environment) -> dg.Definitions:
 def needed(defs: dg.Definitions, key: dg.AssetKey, week: str, upstream: dg.AssetKey) -> list[str]:
     """The upstream partitions that the pair (key, week) maps to."""
     specs = {spec.key: spec for spec in defs.resolve_all_asset_specs()}
-    calendars = {k: spec.partitions_def for k, spec in specs.items()} | {
-        PRODUCT_WEEKS: partitions.COMMERCE_WEEKLY
-    }
+    calendars = {k: spec.partitions_def for k, spec in specs.items()} | {PRODUCT_WEEKS: partitions.COMMERCE_WEEKLY}
     (dep,) = [dep for dep in specs[key].deps if dep.asset_key == upstream]
     mapping = dep.partition_mapping or dg.TimeWindowPartitionMapping()
     asked = calendars[key].empty_subset().with_partition_keys([week])
-    found = mapping.get_upstream_mapped_partitions_result_for_partitions(
-        asked, calendars[key], calendars[upstream]
-    )
+    found = mapping.get_upstream_mapped_partitions_result_for_partitions(asked, calendars[key], calendars[upstream])
     return sorted(found.partitions_subset.get_partition_keys())
 
 

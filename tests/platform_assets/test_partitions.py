@@ -18,7 +18,9 @@ def upstream(
 
 
 def hours(zone: str) -> dg.HourlyPartitionsDefinition:
-    return dg.HourlyPartitionsDefinition("2017-01-01-00:00", end_date="2018-01-01-00:00", timezone=zone, fmt=p.HOUR_FORMAT)
+    return dg.HourlyPartitionsDefinition(
+        "2017-01-01-00:00", end_date="2018-01-01-00:00", timezone=zone, fmt=p.HOUR_FORMAT
+    )
 
 
 def days(zone: str) -> dg.DailyPartitionsDefinition:

@@ -58,18 +58,14 @@ def test_parameters_tags_and_metrics_are_on_the_run(registry: ModelRegistry, nam
     assert data.tags["partition"] == "2017-06-05"
 
 
-def test_building_a_partition_again_with_equal_bytes_changes_nothing(
-    registry: ModelRegistry, name: str
-) -> None:
+def test_building_a_partition_again_with_equal_bytes_changes_nothing(registry: ModelRegistry, name: str) -> None:
     first = registered(registry, name, "2017-06-05", "tree")
     before = runs(registry, name)
     assert registered(registry, name, "2017-06-05", "tree") == first
     assert runs(registry, name) == before
 
 
-def test_building_a_partition_again_with_other_bytes_replaces_its_version(
-    registry: ModelRegistry, name: str
-) -> None:
+def test_building_a_partition_again_with_other_bytes_replaces_its_version(registry: ModelRegistry, name: str) -> None:
     first = registered(registry, name, "2017-06-05", "tree")
     second = registered(registry, name, "2017-06-05", "another tree")
     assert second != first
@@ -78,9 +74,7 @@ def test_building_a_partition_again_with_other_bytes_replaces_its_version(
     assert len(runs(registry, name)) == 1
 
 
-def test_a_candidate_that_is_not_registered_leaves_the_registered_one_alone(
-    registry: ModelRegistry, name: str
-) -> None:
+def test_a_candidate_that_is_not_registered_leaves_the_registered_one_alone(registry: ModelRegistry, name: str) -> None:
     registered(registry, name, "2017-06-05", "good tree")
     logged(registry, name, "2017-06-05", "refused tree")
     logged(registry, name, "2017-06-05", "newest tree")

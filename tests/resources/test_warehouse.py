@@ -118,7 +118,10 @@ def test_a_column_that_data_adds_is_added(warehouse: Warehouse) -> None:
     [
         (rows_of(["2017-01-09"]), "rows of partition 2017-01-09 outside those replaced"),
         (rows_of(DAYS).drop_columns("units"), "column 'units' is BIGINT in the lake but is missing"),
-        (rows_of(DAYS).set_column(1, "units", pa.array(["x"] * 12)), "column 'units' is BIGINT in the lake but is VARCHAR"),
+        (
+            rows_of(DAYS).set_column(1, "units", pa.array(["x"] * 12)),
+            "column 'units' is BIGINT in the lake but is VARCHAR",
+        ),
         (rows_of(DAYS).drop_columns("partition_key"), "lack the column partition_key"),
     ],
 )
@@ -144,7 +147,8 @@ def _write_beyond_the_limit(warehouse: Warehouse, said: "multiprocessing.Queue[s
             SALES,
             DAYS,
             lambda lake: lake.sql(
-                "select hash(i)::bigint as product_id, i as units, '2017-01-01' as partition_key from range(3000000) t(i)"
+                "select hash(i)::bigint as product_id, i as units, '2017-01-01' as partition_key "
+                "from range(3000000) t(i)"
             ),
             RUN,
         )
@@ -175,7 +179,9 @@ def test_a_disk_that_fills_while_writing_loses_nothing(warehouse: Warehouse) -> 
 def _write_often(where: dict[str, str], day: str, times: int) -> None:
     warehouse = Warehouse(**where)
     for units in range(times):
-        warehouse.replace_partitions(SALES, [day], rows_of([day], units=units), Commit(f"{day}-{units}", "commerce/sales"))
+        warehouse.replace_partitions(
+            SALES, [day], rows_of([day], units=units), Commit(f"{day}-{units}", "commerce/sales")
+        )
 
 
 def _write_concurrently(warehouse: Warehouse, times: int) -> None:

@@ -40,9 +40,7 @@ def test_values_that_go_missing_are_drift_and_none_known_is_none() -> None:
 
 @pytest.mark.parametrize("small", ["reference", "current"])
 def test_too_few_rows_on_either_side_are_not_judged(small: str) -> None:
-    tables = {
-        side: pa.table({"x": np.arange(MINIMUM_ROWS - (side == small))}) for side in ("reference", "current")
-    }
+    tables = {side: pa.table({"x": np.arange(MINIMUM_ROWS - (side == small))}) for side in ("reference", "current")}
     assert feature_drift(tables["reference"], tables["current"], ["x"]) is None
 
 

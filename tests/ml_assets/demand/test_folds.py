@@ -149,22 +149,16 @@ def test_only_the_refused_fold_is_left_without_version_and_forecast(
 
 
 def test_the_gate_has_a_blocking_verdict_for_each_fold(backtest: dg.ExecuteInProcessResult) -> None:
-    verdicts = {
-        e.partition: e for e in backtest.get_asset_check_evaluations() if e.check_name == BEATS_BASELINES.name
-    }
+    verdicts = {e.partition: e for e in backtest.get_asset_check_evaluations() if e.check_name == BEATS_BASELINES.name}
     assert {week: e.passed for week, e in verdicts.items()} == {week: week != REFUSED for week in FOLDS}
     assert all(e.blocking and e.target_materialization_data for e in verdicts.values())
 
 
-def test_the_champion_is_the_version_of_the_newest_fold(
-    shop: Shop, backtest: dg.ExecuteInProcessResult
-) -> None:
+def test_the_champion_is_the_version_of_the_newest_fold(shop: Shop, backtest: dg.ExecuteInProcessResult) -> None:
     assert shop.registry.registered(REGISTERED_NAME).partition == FOLDS[-1]
 
 
-def test_a_fold_built_alone_and_again_leaves_the_same_bytes(
-    shop: Shop, backtest: dg.ExecuteInProcessResult
-) -> None:
+def test_a_fold_built_alone_and_again_leaves_the_same_bytes(shop: Shop, backtest: dg.ExecuteInProcessResult) -> None:
     before = {key: shop.checksums(key) for key in (EVALUATION, FORECAST)}
     version = shop.registry.registered(REGISTERED_NAME, FOLDS[0])
     assert shop.build(FOLDS[:1], demand_folds).success
@@ -195,12 +189,8 @@ def test_a_forecast_covers_every_product_with_features_and_names_its_model(
 ) -> None:
     week = FOLDS[-1]
     forecast = shop.rows(FORECAST, week)
-    assert {row["product_id"] for row in forecast} == {
-        row["product_id"] for row in shop.rows(FEATURE_TABLE, week)
-    }
-    assert {row["model_digest"] for row in forecast} == {
-        shop.registry.registered(REGISTERED_NAME, week).digest
-    }
+    assert {row["product_id"] for row in forecast} == {row["product_id"] for row in shop.rows(FEATURE_TABLE, week)}
+    assert {row["model_digest"] for row in forecast} == {shop.registry.registered(REGISTERED_NAME, week).digest}
 
 
 def test_every_table_has_the_declared_columns(shop: Shop, backtest: dg.ExecuteInProcessResult) -> None:
@@ -235,9 +225,7 @@ def test_each_week_carries_its_row_count(shop: Shop) -> None:
                 dg.AssetRecordsFilter(asset_key=key, asset_partitions=[week]), limit=1
             ).records
             assert record.asset_materialization is not None
-            assert (
-                record.asset_materialization.metadata["dagster/partition_row_count"].value == partition.rows
-            )
+            assert record.asset_materialization.metadata["dagster/partition_row_count"].value == partition.rows
 
 
 def test_later_sales_do_not_reach_an_earlier_fold(shop: Shop, backtest: dg.ExecuteInProcessResult) -> None:

@@ -22,10 +22,7 @@ def rows(connection: duckdb.DuckDBPyConnection, sales: pa.Table) -> pa.Table:
 
 
 def test_labels_equal_a_row_by_row_lookup(rows: pa.Table, sales: pa.Table) -> None:
-    sold = {
-        (r["week"], r["product_id"]): r["units"]
-        for r in sales.select(["week", "product_id", "units"]).to_pylist()
-    }
+    sold = {(r["week"], r["product_id"]): r["units"] for r in sales.select(["week", "product_id", "units"]).to_pylist()}
     labels = rows.select(["feature_week", "product_id", LABEL]).to_pylist()
     assert any(row[LABEL] == 0 for row in labels)
     for row in labels:

@@ -34,7 +34,7 @@ def test_columns_are_followed_through_stars_windows_joins_and_aggregates() -> No
             ),
             "model.stg_sales": node(
                 "stg_sales",
-                'select id as product_id, value / nullif(qty, 0) as price, qty as units, partition_key '
+                "select id as product_id, value / nullif(qty, 0) as price, qty as units, partition_key "
                 'from "lake"."shop"."raw_sales"',
             ),
         }

@@ -8,7 +8,13 @@ def result(unique_id: str, status: str = "success") -> NodeResult:
 
 
 def verdicts() -> Verdicts:
-    return Verdicts({"model.a": frozenset({"test.a1", "test.ab"}), "model.b": frozenset({"test.ab"}), "model.c": frozenset()})
+    return Verdicts(
+        {
+            "model.a": frozenset({"test.a1", "test.ab"}),
+            "model.b": frozenset({"test.ab"}),
+            "model.c": frozenset(),
+        }
+    )
 
 
 def test_a_model_without_tests_is_recorded_when_built() -> None:

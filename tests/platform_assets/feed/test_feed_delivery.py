@@ -139,9 +139,7 @@ def test_commerce_is_delivered_as_declared(tmp_path):
     deliveries = {one.source: one for one in deliver(tmp_path, selection)}
     for source in SOURCES:
         if source.team == "commerce":
-            file = (
-                folder_of(tmp_path, source.name, selection[source.name][0]) / f"part-00000{source.extension}"
-            )
+            file = folder_of(tmp_path, source.name, selection[source.name][0]) / f"part-00000{source.extension}"
             reader = {"parquet": "read_parquet", "csv": "read_csv", "jsonl": "read_json"}[source.file_format]
             with duckdb.connect() as connection:
                 relation = connection.sql(f"FROM {reader}('{file}', hive_partitioning = false)")
@@ -181,9 +179,7 @@ def test_the_same_delivery_gives_the_same_bytes_and_another_seed_others(tmp_path
 def test_a_partition_with_the_same_content_stays_untouched(tmp_path):
     selection = {TRANSACTIONS: [DAY]}
     deliver(tmp_path, selection)
-    before = {
-        path: path.stat() for path in tmp_path.rglob("*") if path.name != ".feed.lock" and path.is_file()
-    }
+    before = {path: path.stat() for path in tmp_path.rglob("*") if path.name != ".feed.lock" and path.is_file()}
     (again,) = deliver(tmp_path, selection)
     assert again.outcome == "unchanged"
     assert {path: path.stat().st_ino for path in before} == {path: s.st_ino for path, s in before.items()}
@@ -280,9 +276,7 @@ def test_a_second_feed_is_refused_with_the_process_of_the_first(tmp_path):
 
 def test_progress_is_reported_after_each_partition(tmp_path):
     seen = []
-    delivered = deliver(
-        tmp_path, select([READS], "2017-12-04-00:00..2017-12-04-02:00"), scale=0.01, report=seen.append
-    )
+    delivered = deliver(tmp_path, select([READS], "2017-12-04-00:00..2017-12-04-02:00"), scale=0.01, report=seen.append)
     assert seen == delivered
     assert [one.partition for one in seen] == ["2017-12-04-00:00", "2017-12-04-01:00", "2017-12-04-02:00"]
 

@@ -178,9 +178,7 @@ def test_misplaced_rows_of_the_first_partition_come_from_the_second(tmp_path):
         ("commerce.products", "renamed-column", "colour", "no column 'colour'; its columns: product_id"),
     ],
 )
-def test_an_impossible_incident_is_refused_before_anything_is_written(
-    tmp_path, source, incident, column, message
-):
+def test_an_impossible_incident_is_refused_before_anything_is_written(tmp_path, source, incident, column, message):
     with pytest.raises(IncidentError, match=message):
         deliver(tmp_path / "zone", {source: ["full"]}, incident=incident, column=column)
     assert not (tmp_path / "zone").exists()

@@ -197,9 +197,7 @@ def test_reads_and_readers_grow_with_the_scale():
 
 
 def test_a_big_hour_comes_in_batches_of_bounded_size():
-    sizes = [
-        batch.num_rows for batch, _ in zip(webtoon.read_batches(BUSY_HOUR, 7, 100.0), range(3), strict=False)
-    ]
+    sizes = [batch.num_rows for batch, _ in zip(webtoon.read_batches(BUSY_HOUR, 7, 100.0), range(3), strict=False)]
     assert len(sizes) == 3
     assert max(sizes) < 100_000
 

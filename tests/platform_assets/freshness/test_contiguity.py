@@ -1,6 +1,6 @@
 """Freshness counts the newest contiguous complete partition."""
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -31,6 +31,6 @@ def test_nothing_due_is_fresh() -> None:
 
 @pytest.mark.parametrize(("hours_after_midnight", "newest"), [(5, "2017-06-13"), (7, "2017-06-14")])
 def test_a_day_is_due_only_its_delay_after_its_local_end(hours_after_midnight: int, newest: str) -> None:
-    midnight_of_the_15th = datetime(2017, 6, 15, 4, tzinfo=timezone.utc)  # New York, daylight saving time
+    midnight_of_the_15th = datetime(2017, 6, 15, 4, tzinfo=UTC)  # New York, daylight saving time
     now = midnight_of_the_15th + timedelta(hours=hours_after_midnight)
     assert due_partitions(COMMERCE_DAILY, timedelta(hours=6), now)[-1] == newest

@@ -234,9 +234,7 @@ def test_a_backlog_of_ten_thousand_partitions_is_drained_once_in_bounded_looks(
     assert slowest < 20
 
 
-def test_a_look_that_takes_too_long_stops_and_the_next_goes_on(
-    environment: Environment, deliver: Deliver
-) -> None:
+def test_a_look_that_takes_too_long_stops_and_the_next_goes_on(environment: Environment, deliver: Deliver) -> None:
     for number, hour in enumerate(hours(3)):
         deliver(CLICKS, click(number), hour)
     nothing: Callable[[Source], Mapping[str, str]] = lambda source: {}  # noqa: E731

@@ -29,12 +29,8 @@ SHOPS = Source(
 Build = Callable[..., dg.ExecuteInProcessResult]
 
 
-def definitions_of(
-    sources: Sequence[Source], warehouse: Warehouse, *others: dg.AssetsDefinition
-) -> dg.Definitions:
-    return dg.Definitions.merge(
-        build_sources(sources), dg.Definitions(others, resources={"warehouse": warehouse})
-    )
+def definitions_of(sources: Sequence[Source], warehouse: Warehouse, *others: dg.AssetsDefinition) -> dg.Definitions:
+    return dg.Definitions.merge(build_sources(sources), dg.Definitions(others, resources={"warehouse": warehouse}))
 
 
 @pytest.fixture
@@ -71,9 +67,7 @@ def failure(result: dg.ExecuteInProcessResult) -> str:
     return error.message
 
 
-def statuses(
-    instance: dg.DagsterInstance, source: Source, name: str
-) -> dict[str | None, tuple[bool, str | None]]:
+def statuses(instance: dg.DagsterInstance, source: Source, name: str) -> dict[str | None, tuple[bool, str | None]]:
     """The latest evaluation of a check by partition: passed, description."""
     history = instance.event_log_storage.get_asset_check_execution_history(
         dg.AssetCheckKey(source.raw_key, name), limit=100
@@ -144,9 +138,7 @@ def test_the_lake_holds_the_declared_columns_and_the_partition(
         table = warehouse.relation(lake, TableName.of_key(sales.raw_key))
         assert table.columns == ["partition_key", *(column.name for column in sales.columns)]
         assert list(map(str, table.types)) == ["VARCHAR", *(column.type for column in sales.columns)]
-        assert table.order("basket_id").fetchall() == [
-            (DAYS[0], *row.values()) for row in sales_rows(sales, DAYS[0])
-        ]
+        assert table.order("basket_id").fetchall() == [(DAYS[0], *row.values()) for row in sales_rows(sales, DAYS[0])]
 
 
 def test_a_bad_partition_is_refused_alone_and_keeps_what_was_stored(
@@ -184,9 +176,7 @@ def test_a_failed_expectation_is_seen_on_its_check_and_nothing_of_the_partition_
     deliver(SALES, sales_rows(SALES, DAYS[2]), DAYS[2])
     assert "expect_column_values_to_be_between" in failure(build(SALES, *DAYS))
     assert rows_in(warehouse, SALES) == {DAYS[2]: 3}
-    assert {day: found[0] for day, found in statuses(instance, SALES, DELIVERY).items()} == dict.fromkeys(
-        DAYS, True
-    )
+    assert {day: found[0] for day, found in statuses(instance, SALES, DELIVERY).items()} == dict.fromkeys(DAYS, True)
     passed = {day: found[0] for day, found in statuses(instance, SALES, EXPECTATIONS).items()}
     assert passed == {DAYS[0]: False, DAYS[1]: False, DAYS[2]: True}
 
@@ -194,9 +184,7 @@ def test_a_failed_expectation_is_seen_on_its_check_and_nothing_of_the_partition_
 def test_downstream_of_another_run_waits_for_just_the_refused_partitions_until_they_are_right(
     build: Build, deliver: Any, sales_rows: Any, warehouse: Warehouse, instance: dg.DagsterInstance
 ) -> None:
-    condition = (
-        dg.AutomationCondition.all_deps_blocking_checks_passed() & ~dg.AutomationCondition.any_deps_missing()
-    )
+    condition = dg.AutomationCondition.all_deps_blocking_checks_passed() & ~dg.AutomationCondition.any_deps_missing()
 
     @dg.asset(partitions_def=SALES.partitions, deps=[SALES.raw_key], automation_condition=condition)
     def downstream() -> None: ...
@@ -265,9 +253,7 @@ def test_a_failed_write_names_the_partitions_and_keeps_what_was_stored(
     (folder,) = Path(environment.data).glob(f"**/partition_key={DAYS[0]}")
     folder.with_name(f"partition_key={DAYS[1]}").touch()
     message = failure(build(SALES, *DAYS))
-    assert (
-        "source commerce.sales: 3 accepted partitions, 2017-03-01 to 2017-03-03, were not stored" in message
-    )
+    assert "source commerce.sales: 3 accepted partitions, 2017-03-01 to 2017-03-03, were not stored" in message
     assert "intact" in message
     assert rows_in(warehouse, SALES) == {DAYS[0]: 3}
 

@@ -96,9 +96,7 @@ def test_a_tolerated_share_counts_rows_not_distinct_values(judged: Judge) -> Non
     ids=["unknown expectation", "unknown argument", "wrong type of column"],
 )
 def test_an_expectation_that_cannot_be_evaluated_is_named(judged: Judge, expectation: Expectation) -> None:
-    with pytest.raises(
-        ExpectationError, match=rf"source commerce\.sales: {expectation.type}\(.*correct its decl"
-    ):
+    with pytest.raises(ExpectationError, match=rf"source commerce\.sales: {expectation.type}\(.*correct its decl"):
         judged(expectation)
 
 

@@ -189,9 +189,7 @@ def test_a_renamed_column_is_missing_under_one_name_and_undeclared_under_the_oth
     assert any("column 'amount' is not declared" in str(problem) for problem in problems)
 
 
-def test_an_extra_column_is_named(
-    sales: Source, deliver: Deliver, sales_rows: Any, inspected: Inspect
-) -> None:
+def test_an_extra_column_is_named(sales: Source, deliver: Deliver, sales_rows: Any, inspected: Inspect) -> None:
     deliver(sales, [{**row, "tip": "2"} for row in sales_rows(sales)], DAY)
     problem = only(inspected(sales))
     assert (problem.rule, problem.column) == ("columns", "tip")
