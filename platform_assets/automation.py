@@ -17,15 +17,20 @@ _upstream_is_complete = (
 _upstream_moved = dg.AutomationCondition.any_deps_updated()
 
 _first_failure = (
-    dg.AutomationCondition.execution_failed()
+    # A pair that failed counts as failed while it is tried again; only the end of a try is a new failure.
+    (dg.AutomationCondition.execution_failed() & ~dg.AutomationCondition.in_progress())
     .newly_true()
     .since(_upstream_moved | dg.AutomationCondition.newly_updated())
     .newly_true()
     .with_label("failed for the first time since its upstream moved or it was last built")
 )
 
+_asked_for_or_built = (dg.AutomationCondition.newly_requested() | dg.AutomationCondition.newly_updated()).with_label(
+    "asked for or built"
+)
+
 WHEN_UPSTREAM_COMPLETE = (
-    (dg.AutomationCondition.newly_missing() | _upstream_moved | _first_failure).since_last_handled()
+    (dg.AutomationCondition.newly_missing() | _upstream_moved | _first_failure).since(_asked_for_or_built)
     & _upstream_is_complete
     & ~dg.AutomationCondition.in_progress()
 ).with_label("when upstream complete")
@@ -34,6 +39,8 @@ WHEN_UPSTREAM_COMPLETE = (
 * Unlike `eager()` it looks at every partition, so a redelivered old day reaches the forecast too, and it waits for
   blocking checks, which by themselves gate only within one run. `eager()` requests pairs whose required parents do
   not exist in some mappings (dagster#34094); here a missing one always wins.
+* What arrived before automation first looked is built too. `since_last_handled()` forgets it, because it takes the
+  first evaluation for the handling of all that is missing by then.
 * A failed pair is asked for once more per failure: the edge of the *first* failure since its upstream moved. A bare
   `execution_failed()` is level-triggered, and its plain edge fires again after each failed retry; both repeat a
   deterministic failure for ever.

@@ -2,10 +2,11 @@
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
 from resources.environment import TELEMETRY_OFF, Environment
@@ -93,4 +94,19 @@ def _is_local(host: str) -> bool:
     return host in ("localhost", "::1", "", "0.0.0.0", "::") or host.startswith("127.")
 
 
-Replace = Callable[..., Any]
+@pytest.fixture(scope="session")
+def shared_environment(tmp_path_factory: pytest.TempPathFactory, extensions: Path) -> Environment:
+    """One environment with a compiled dbt project for all tests that only read definitions."""
+    home = tmp_path_factory.mktemp("shared") / "home"
+    home.mkdir()
+    environment = Environment.of({"HEADWATER_HOME": str(home)})
+    environment.extensions.symlink_to(extensions)
+    return environment
+
+
+@pytest.fixture(scope="session")
+def locations(shared_environment: Environment) -> Mapping[str, dg.Definitions]:
+    """The definitions of both code locations."""
+    from tests.locations import load
+
+    return load(shared_environment)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from functools import partial
 
 import dagster as dg
 from rich.progress import Progress, TaskID
@@ -88,11 +89,11 @@ def run_demo(environment: Environment, progress: Progress, *, new_days: int, see
     history = f"{FIRST_DAY}..{days[0] - timedelta(days=1) if days else LAST_DAY}"
     with ExitStack() as stack:
         with timer.stage("start services"):
-            client = stack.enter_context(running(environment, port=0))
+            # Automation is off for the history: what arrives in bulk is built by backfills, in a few large runs.
+            off = partial(_automation, on=False)
+            client = stack.enter_context(running(environment, port=0, before_daemon=off))
             instance = stack.enter_context(dg.DagsterInstance.from_config(str(environment.dagster_home)))
             pairs = Pairs(instance, Graph.of_workspace())
-        # Off for the history: what arrives in bulk is built by backfills, in a few large runs.
-        _automation(client, on=False)
         with timer.stage("deliver history"):
             outcome.delivered += _deliver(environment, progress, history, seed, scale)
             _until_noticed(environment, instance, progress)

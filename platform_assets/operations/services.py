@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -94,7 +94,9 @@ def prepare(environment: Environment) -> None:
 
 
 @contextmanager
-def running(environment: Environment, port: int) -> Iterator[Client]:
+def running(
+    environment: Environment, port: int, before_daemon: Callable[[Client], None] = lambda client: None
+) -> Iterator[Client]:
     """Run web UI, daemon and code servers of `environment` for the time of the block.
 
     Each process writes a log of its own under `<home>/logs`.
@@ -102,6 +104,8 @@ def running(environment: Environment, port: int) -> Iterator[Client]:
     Args:
         environment: whose instance.
         port: of the web UI on 127.0.0.1; 0 takes a free one.
+        before_daemon: what to do while nothing evaluates sensors yet. Turning one off later may be undone by the
+            evaluation that is under way, which writes back the state it began with.
 
     Raises:
         ServiceError: already running, port taken, a process ended, or no answer within three minutes.
@@ -115,15 +119,17 @@ def running(environment: Environment, port: int) -> Iterator[Client]:
         workspace = _write_workspace(environment, ports)
         client = Client(f"http://{HOST}:{port}")
         processes: list[subprocess.Popen[bytes]] = []
-        # The others ask the code servers at once and take silence for a broken location.
-        for commands, is_ready in (
-            (_code_servers(ports), lambda: all(map(_listens, ports))),
-            (_clients_of_code(workspace, port), client.is_up),
-        ):
-            processes += [
-                stack.enter_context(_process(environment, name, command)) for name, command in commands.items()
-            ]
+
+        def start(commands: Mapping[str, Sequence[str]], is_ready: Callable[[], bool]) -> None:
+            for name, command in commands.items():
+                processes.append(stack.enter_context(_process(environment, name, command)))
             _await(is_ready, processes, environment)
+
+        # The others ask the code servers at once and take silence for a broken location.
+        start(_code_servers(ports), lambda: all(map(_listens, ports)))
+        start({"web": ["-m", "dagster_webserver", "-h", HOST, "-p", str(port), "-w", str(workspace)]}, client.is_up)
+        before_daemon(client)
+        start({"daemon": ["-m", "platform_assets.operations.daemon", "run", "-w", str(workspace)]}, lambda: True)
         _announce(holder, port)
         yield client
 
@@ -134,14 +140,6 @@ def _code_servers(ports: Sequence[int]) -> dict[str, list[str]]:
         name: ["-m", "dagster", "code-server", "start", "-m", module, "--location-name", name]
         + ["-h", HOST, "-p", str(port)]
         for (name, module), port in zip(code_locations().items(), ports, strict=True)
-    }
-
-
-def _clients_of_code(workspace: Path, port: int) -> dict[str, list[str]]:
-    """Command lines by name: the daemon and the web server, which share the code servers of `workspace`."""
-    return {
-        "daemon": ["-m", "platform_assets.operations.daemon", "run", "-w", str(workspace)],
-        "web": ["-m", "dagster_webserver", "-h", HOST, "-p", str(port), "-w", str(workspace)],
     }
 
 

@@ -1,0 +1,109 @@
+"""What must hold of every asset of both code locations."""
+
+import subprocess
+import sys
+from collections.abc import Mapping
+
+import dagster as dg
+import pytest
+
+from platform_assets.operations.graph import Graph
+from platform_assets.teams import TEAMS
+from tests.locations import SNAPSHOT, described, specs
+
+pytestmark = pytest.mark.xdist_group("definitions")
+
+HEAVY = ("torch", "lightgbm", "mlflow", "feast", "great_expectations")
+
+
+def every_spec(locations: Mapping[str, dg.Definitions]) -> list[dg.AssetSpec]:
+    return [spec for location in locations.values() for spec in specs(location)]
+
+
+def test_every_asset_is_described_by_its_grain_owned_grouped_and_kinded(
+    locations: Mapping[str, dg.Definitions],
+) -> None:
+    for spec in every_spec(locations):
+        name, team = spec.key.to_user_string(), TEAMS[spec.key.path[0]]
+        assert len(spec.key.path) == 2, name
+        assert spec.group_name == team.name, name
+        assert list(spec.owners) == [team.owner], name
+        assert spec.kinds, name
+        assert spec.description, name
+        assert "One " in spec.description, f"{name} does not state its grain: {spec.description}"
+
+
+def test_every_asset_is_checked(locations: Mapping[str, dg.Definitions]) -> None:
+    for location in locations.values():
+        graph = location.resolve_asset_graph()
+        for spec in specs(location):
+            names = {check.name for check in graph.get_check_keys_for_assets({spec.key})}
+            assert "freshness" in names, spec.key
+            if not spec.key.path[1].startswith("upstream_") and "stg_" not in spec.key.path[1]:
+                assert graph.get(spec.key).is_executable
+
+
+def test_every_built_asset_waits_for_its_whole_upstream(locations: Mapping[str, dg.Definitions]) -> None:
+    for location in locations.values():
+        graph = location.resolve_asset_graph()
+        for spec in specs(location):
+            if graph.get(spec.key).is_executable:
+                condition = spec.automation_condition
+                assert condition is not None, spec.key
+                assert condition.get_label() == "when upstream complete", spec.key
+
+
+def test_no_key_is_declared_twice(locations: Mapping[str, dg.Definitions]) -> None:
+    keys = [spec.key for spec in every_spec(locations)]
+    assert len(keys) == len(set(keys))
+
+
+def test_every_dependency_across_locations_exists(locations: Mapping[str, dg.Definitions]) -> None:
+    assert len(Graph.of(locations).nodes) == len(every_spec(locations))
+
+
+def test_lineage_reaches_from_deliveries_to_the_forecast(locations: Mapping[str, dg.Definitions]) -> None:
+    graph = Graph.of(locations)
+    seen, frontier = set(), [dg.AssetKey(["commerce", "demand_forecast"])]
+    while frontier:
+        key = frontier.pop()
+        seen.add(key)
+        frontier.extend(graph.nodes[key].deps.keys() - seen)
+    assert {
+        dg.AssetKey(["commerce", f"upstream_{name}"]) for name in ("transactions", "promotions", "products")
+    } <= seen
+
+
+def test_a_pair_is_buildable_exactly_when_its_whole_upstream_is(locations: Mapping[str, dg.Definitions]) -> None:
+    graph = Graph.of(locations)
+    delivered = {key: set(node.pairs) for key, node in graph.nodes.items() if node.location is None}
+    everything = graph.buildable(delivered)
+    assert all(everything[node.key] == set(node.pairs) for node in graph.built)
+    day = dg.AssetKey(["commerce", "upstream_transactions"])
+    without = graph.buildable({**delivered, day: delivered[day] - {"2017-12-30"}})
+    lost = {
+        key.path[1]: sorted(everything[key] - without[key]) for key in everything if everything[key] != without[key]
+    }
+    assert lost["product_days"] == ["2017-12-30"]
+    assert lost["product_weeks"] == ["2017-12-25"]
+    assert lost["product_week_features"] == lost["demand_forecast"] == ["2018-01-01"]
+    assert "reader_days" not in lost
+
+
+def test_the_specs_are_those_of_the_snapshot(locations: Mapping[str, dg.Definitions]) -> None:
+    assert described(locations) == SNAPSHOT.read_text(), "review the difference, then: python -m tests.locations"
+
+
+@pytest.mark.parametrize("module", ["platform_assets.definitions", "ml_assets.definitions"])
+def test_loading_a_location_imports_nothing_heavy(
+    locations: Mapping[str, dg.Definitions], shared_environment: object, module: str
+) -> None:
+    banned = [*HEAVY, "pandas", *(["dagster_dbt"] if module.startswith("ml_") else [])]
+    code = f"import sys, {module}; {module}.defs(); print([name for name in {banned!r} if name in sys.modules])"
+    variables = shared_environment.variables  # type: ignore[attr-defined]
+    import os
+
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], env=os.environ | variables, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "[]", done.stderr[-2000:]
