@@ -19,8 +19,8 @@ from ml_assets.demand.tables import (
     stored,
     weeks_around,
 )
-from ml_assets.partitioned_checks import partitioned_check, verdict
 from platform_assets import partitions
+from platform_assets.partitioned_checks import judged_materializations, partitioned_check, verdict
 from resources.warehouse import Commit, TableName, Warehouse, physical_partitions
 
 REFERENCE_WEEKS = 4
@@ -104,7 +104,7 @@ def _drift_verdict(
     if indices is None:
         said = f"not judged: this week or the weeks before have fewer than {drift.MINIMUM_ROWS} rows"
     return verdict(
-        instance,
+        judged_materializations(instance, FEATURE_TABLE, [week]),
         DRIFT,
         week,
         passed=not moved,

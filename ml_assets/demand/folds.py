@@ -32,8 +32,8 @@ from ml_assets.demand.tables import (
     stored,
     weeks_around,
 )
-from ml_assets.partitioned_checks import partitioned_check, verdict
 from platform_assets import partitions
+from platform_assets.partitioned_checks import judged_materializations, partitioned_check, verdict
 from resources.model_registry import Candidate, ModelRegistry
 from resources.warehouse import PARTITION_KEY, Commit, TableName, Warehouse
 
@@ -144,7 +144,7 @@ class Fold:
         if row["model_digest"] != self._candidate.digest:
             lost = ["its own evaluation, which is of another candidate: materialize demand_evaluation again"]
         return verdict(
-            self.context.instance,
+            judged_materializations(self.context.instance, MODEL, [self.week]),
             BEATS_BASELINES,
             self.week,
             passed=not lost,

@@ -5,18 +5,15 @@ delivery good (`inspection.py`, `expectations.py`), how it is noticed (`arrival.
 """
 
 import tempfile
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.definitions.asset_checks.asset_check_evaluation import (
-    AssetCheckEvaluationTargetMaterializationData as Target,
-)
 
 from platform_assets.automation import WHEN_UPSTREAM_COMPLETE
+from platform_assets.partitioned_checks import judged_materializations, partitioned_check, verdict
 from platform_assets.sources import expectations
 from platform_assets.sources.arrival import build_arrival_sensor
 from platform_assets.sources.declaration import UNPARTITIONED, Source
@@ -109,19 +106,10 @@ def build_checks(source: Source) -> list[dg.AssetCheckSpec]:
     }
     if not source.expectations:
         del descriptions[EXPECTATIONS]
-    with warnings.catch_warnings():
-        # Partitioned checks are a preview of Dagster's; without them one bad day would block all days.
-        warnings.simplefilter("ignore", dg.PreviewWarning)
-        return [
-            dg.AssetCheckSpec(
-                name,
-                asset=source.raw_key,
-                description=description,
-                blocking=True,
-                partitions_def=source.partitions,
-            )
-            for name, description in descriptions.items()
-        ]
+    return [
+        partitioned_check(name, source.raw_key, source.partitions, description, blocking=True)
+        for name, description in descriptions.items()
+    ]
 
 
 def refusal(candidate: Candidate) -> dg.Failure:
@@ -186,7 +174,8 @@ def _evaluations(
     instance: dg.DagsterInstance, candidate: Candidate, checks: Sequence[dg.AssetCheckSpec]
 ) -> Iterator[Event]:
     """One evaluation per check and partition; expectations are not evaluated on what was not readable."""
-    targets = _latest_materializations(instance, candidate)
+    source = candidate.source
+    judged = judged_materializations(instance, source.raw_key, candidate.partitions if source.partitions else None)
     problems: dict[tuple[str, str], list[Problem]] = {}
     for problem in candidate.problems:
         name = EXPECTATIONS if problem.rule == EXPECTATIONS else DELIVERY
@@ -196,35 +185,14 @@ def _evaluations(
             if check.name == EXPECTATIONS and (DELIVERY, partition) in problems:
                 continue
             found = problems.get((check.name, partition), [])
-            yield dg.AssetCheckEvaluation(
-                asset_key=check.asset_key,
-                check_name=check.name,
+            yield verdict(
+                judged,
+                check,
+                partition if source.partitions else None,
                 passed=not found,
                 description="\n".join(map(str, found[:_PROBLEMS_SHOWN])) or None,
                 metadata={"problems": len(found)} if found else {},
-                target_materialization_data=targets.get(partition),
-                blocking=True,
-                partition=partition if candidate.source.partitions else None,
             )
-
-
-def _latest_materializations(instance: dg.DagsterInstance, candidate: Candidate) -> Mapping[str, Target]:
-    """What each evaluation is about; Dagster takes an evaluation without it for out of date."""
-    key = candidate.source.raw_key
-    if candidate.source.partitions:
-        stored = instance.get_latest_storage_id_by_partition(
-            key, dg.DagsterEventType.ASSET_MATERIALIZATION, set(candidate.partitions)
-        )
-        wanted = dg.AssetRecordsFilter(key, storage_ids=list(stored.values()))
-        records = instance.fetch_materializations(wanted, limit=len(stored)).records if stored else []
-    else:
-        records = instance.fetch_materializations(key, limit=1).records
-    return {
-        record.partition_key or UNPARTITIONED: Target(
-            storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
-        )
-        for record in records
-    }
 
 
 def _schema(source: Source) -> dg.TableSchema:
