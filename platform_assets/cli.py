@@ -73,7 +73,7 @@ def up() -> None:
 
 
 @main.command()
-@click.option("--days", default=3, show_default=True, type=click.IntRange(0, 21), help="New days left to automation.")
+@click.option("--days", default=2, show_default=True, type=click.IntRange(0, 21), help="New days left to automation.")
 @click.option("--seed", default=7, show_default=True, help="Seed of the synthetic reading log.")
 @click.option("--scale", default=1.0, show_default=True, help="Scale of the synthetic reading log.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of tables.")

@@ -1,5 +1,6 @@
 """What must hold of every asset of both code locations."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -9,6 +10,8 @@ import pytest
 
 from platform_assets.operations.graph import Graph
 from platform_assets.teams import TEAMS
+from resources.dbt import Dbt
+from resources.environment import Environment
 from tests.locations import SNAPSHOT, described, specs
 
 pytestmark = pytest.mark.xdist_group("definitions")
@@ -41,6 +44,16 @@ def test_every_asset_is_checked(locations: Mapping[str, dg.Definitions]) -> None
             assert "freshness" in names, spec.key
             if not spec.key.path[1].startswith("upstream_") and "stg_" not in spec.key.path[1]:
                 assert graph.get(spec.key).is_executable
+
+
+def test_every_data_test_of_dbt_is_the_check_of_one_asset(
+    locations: Mapping[str, dg.Definitions], shared_environment: Environment
+) -> None:
+    nodes = Dbt.of(shared_environment).manifest()["nodes"].values()
+    tests = {node["name"] for node in nodes if node["resource_type"] == "test"}
+    checks = [check.name for check in locations["platform_assets"].resolve_asset_graph().asset_check_keys]
+    assert all(checks.count(test) == 1 for test in tests)
+    assert len(tests) > 40
 
 
 def test_every_built_asset_waits_for_its_whole_upstream(locations: Mapping[str, dg.Definitions]) -> None:
@@ -96,13 +109,11 @@ def test_the_specs_are_those_of_the_snapshot(locations: Mapping[str, dg.Definiti
 
 @pytest.mark.parametrize("module", ["platform_assets.definitions", "ml_assets.definitions"])
 def test_loading_a_location_imports_nothing_heavy(
-    locations: Mapping[str, dg.Definitions], shared_environment: object, module: str
+    locations: Mapping[str, dg.Definitions], shared_environment: Environment, module: str
 ) -> None:
     banned = [*HEAVY, "pandas", *(["dagster_dbt"] if module.startswith("ml_") else [])]
     code = f"import sys, {module}; {module}.defs(); print([name for name in {banned!r} if name in sys.modules])"
-    variables = shared_environment.variables  # type: ignore[attr-defined]
-    import os
-
+    variables = shared_environment.variables
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], env=os.environ | variables, capture_output=True, text=True
     )

@@ -14,7 +14,7 @@ import dagster as dg
 import duckdb
 
 from platform_assets.dbt_models.lineage import ColumnLineage, model_lineage
-from platform_assets.dbt_models.results import NodeResult, Verdicts, judges_of
+from platform_assets.dbt_models.results import NodeResult, Verdicts
 from platform_assets.dbt_models.translator import LakeTranslator, grain_of
 from platform_assets.dbt_models.window import event_time_flags
 from resources.dbt import Dbt
@@ -51,7 +51,10 @@ class DbtGraph:
         return self.translator.get_asset_spec(self.manifest, unique_id, None)
 
     def check_specs(self, unique_id: str) -> Iterator[tuple[str, dg.AssetCheckSpec]]:
-        """The data tests of a model as checks of its asset, with their dbt ids."""
+        """The data tests of a model as checks of its asset, with their dbt ids.
+
+        A test that reads several models belongs to the one that its `meta.dagster.ref` names.
+        """
         spec = self.spec(unique_id)
         for child in self.manifest["child_map"][unique_id]:
             if child.startswith("test."):
@@ -104,11 +107,17 @@ def _models_of_one_calendar(graph: DbtGraph, team: str, grain: str, models: Sequ
     )
     def build(context: dg.AssetExecutionContext, dbt: Dbt, warehouse: Warehouse) -> Iterator[StepEvent]:
         selected = [specs[key] for key in sorted(context.selected_asset_keys)]
+        judges = {test: check for test, check in checks.items() if check.key in context.selected_asset_check_keys}
         keys = context.partition_keys if calendar is not None else []
-        verdicts = Verdicts(judges_of(graph.manifest, selected))
+        verdicts = Verdicts(
+            {
+                model: frozenset(test for test, check in judges.items() if check.asset_key == graph.spec(model).key)
+                for model in selected
+            }
+        )
         with (
             dbt.build(
-                _arguments(graph, selected, calendar, keys),
+                [*_selection(graph, [*selected, *judges]), *event_time_flags(calendar, keys)],
                 graph.manifest,
                 graph.translator,
                 context.run.run_id,
@@ -120,8 +129,8 @@ def _models_of_one_calendar(graph: DbtGraph, team: str, grain: str, models: Sequ
                     _log_error(context, event.raw_event)
                     continue
                 result = NodeResult.of_event(event.raw_event)
-                if result.unique_id in checks:
-                    yield _evaluation(checks[result.unique_id], result, keys)
+                if result.unique_id in judges:
+                    yield _evaluation(judges[result.unique_id], result, keys)
                 for model in verdicts.add(result):
                     yield from _materializations(graph, model, keys, lake)
         _refuse_unless_complete(graph, verdicts)
@@ -129,17 +138,10 @@ def _models_of_one_calendar(graph: DbtGraph, team: str, grain: str, models: Sequ
     return build
 
 
-def _arguments(
-    graph: DbtGraph,
-    models: Sequence[str],
-    calendar: dg.TimeWindowPartitionsDefinition | None,
-    keys: Sequence[str],
-) -> list[str]:
-    names = [".".join(graph.manifest["nodes"][model]["fqn"]) for model in models]
-    return [
-        *("--select", *names, "--indirect-selection", "buildable", "--exclude-resource-type", "unit_test"),
-        *event_time_flags(calendar, keys),
-    ]
+def _selection(graph: DbtGraph, nodes: Sequence[str]) -> list[str]:
+    """The flags that select exactly `nodes`, models and tests: no test because of what else it happens to read."""
+    names = [".".join(graph.manifest["nodes"][node]["fqn"]) for node in nodes]
+    return ["--select", *names, "--indirect-selection", "empty"]
 
 
 def _evaluation(check: dg.AssetCheckSpec, result: NodeResult, keys: Sequence[str]) -> dg.AssetCheckEvaluation:

@@ -3,7 +3,7 @@
 Belongs here: pure bookkeeping of dbt's results. Not here: Dagster events, storage.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,26 +73,3 @@ class Verdicts:
     def withheld(self) -> list[str]:
         """Models that were asked for and are not recorded, in name order."""
         return sorted(self.tests_of.keys() - self._recorded)
-
-
-def judges_of(manifest: Mapping[str, Any], models: Iterable[str]) -> dict[str, frozenset[str]]:
-    """For each of `models` the data tests that a `buildable` selection of them runs and that read it.
-
-    dbt runs a test when everything it reads is selected or upstream of what is selected.
-    """
-    selected = set(models)
-    reach = set(selected)
-    frontier = list(selected)
-    while frontier:
-        parents = set(manifest["parent_map"].get(frontier.pop(), ())) - reach
-        reach |= parents
-        frontier.extend(parents)
-    tests = {
-        unique_id: set(node["depends_on"]["nodes"])
-        for unique_id, node in manifest["nodes"].items()
-        if node["resource_type"] == "test"
-    }
-    return {
-        model: frozenset(test for test, reads in tests.items() if model in reads and reads <= reach)
-        for model in selected
-    }

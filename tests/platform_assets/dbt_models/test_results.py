@@ -1,6 +1,6 @@
 """A model counts as built once everything that judges it has passed."""
 
-from platform_assets.dbt_models.results import NodeResult, Verdicts, judges_of
+from platform_assets.dbt_models.results import NodeResult, Verdicts
 
 
 def result(unique_id: str, status: str = "success") -> NodeResult:
@@ -51,18 +51,3 @@ def test_a_test_that_never_runs_points_to_stale_definitions() -> None:
         "the dbt project changed since these definitions were loaded; reload them",
         "test.gone did not run",
     ]
-
-
-def test_only_tests_that_a_selection_runs_are_waited_for() -> None:
-    manifest = {
-        "nodes": {
-            "model.stg": {"resource_type": "model"},
-            "model.mart": {"resource_type": "model"},
-            "model.other": {"resource_type": "model"},
-            "test.mart": {"resource_type": "test", "depends_on": {"nodes": ["model.mart"]}},
-            "test.sums": {"resource_type": "test", "depends_on": {"nodes": ["model.mart", "model.stg"]}},
-            "test.apart": {"resource_type": "test", "depends_on": {"nodes": ["model.mart", "model.other"]}},
-        },
-        "parent_map": {"model.mart": ["model.stg"], "model.stg": ["source.raw"], "model.other": []},
-    }
-    assert judges_of(manifest, ["model.mart"]) == {"model.mart": {"test.mart", "test.sums"}}
