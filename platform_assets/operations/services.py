@@ -26,7 +26,7 @@ from resources.warehouse import Warehouse
 
 HOST = "127.0.0.1"
 _STARTUP_SECONDS = 180
-_SHUTDOWN_SECONDS = 20
+_SHUTDOWN_SECONDS = 10
 
 
 class ServiceError(RuntimeError):
@@ -180,6 +180,7 @@ def _process(environment: Environment, name: str, command: Sequence[str]) -> Ite
                 process.wait(timeout=_SHUTDOWN_SECONDS)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
 def _log(environment: Environment, name: str) -> Path:
