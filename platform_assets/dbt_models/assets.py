@@ -141,7 +141,7 @@ def _models_of_one_calendar(graph: DbtGraph, team: str, grain: str, models: Sequ
 def _selection(graph: DbtGraph, nodes: Sequence[str]) -> list[str]:
     """The flags that select exactly `nodes`, models and tests: no test because of what else it happens to read."""
     names = [".".join(graph.manifest["nodes"][node]["fqn"]) for node in nodes]
-    return ["--select", *names, "--indirect-selection", "empty"]
+    return ["--select", *names, "--indirect-selection", "empty", "--exclude-resource-type", "unit_test"]
 
 
 def _evaluation(check: dg.AssetCheckSpec, result: NodeResult, keys: Sequence[str]) -> dg.AssetCheckEvaluation:
