@@ -56,6 +56,27 @@ def test_every_data_test_of_dbt_is_the_check_of_one_asset(
     assert len(tests) > 40
 
 
+def test_a_data_test_reads_only_its_model_and_what_that_is_built_from(
+    locations: Mapping[str, dg.Definitions], shared_environment: Environment
+) -> None:
+    graph = Graph.of(locations)
+    manifest = Dbt.of(shared_environment).manifest()
+    owners = {check.name: check.asset_key for node in graph.built for check in node.checks}
+    for node in manifest["nodes"].values():
+        if node["resource_type"] == "test":
+            upstream, frontier = set(), [owners[node["name"]]]
+            while frontier:
+                key = frontier.pop()
+                upstream.add(key)
+                frontier.extend(graph.nodes[key].deps.keys() - upstream)
+            reads = {
+                dg.AssetKey([read["schema"], read["name"]])
+                for read in map(manifest["nodes"].get, node["depends_on"]["nodes"])
+                if read
+            }
+            assert reads <= upstream, node["name"]
+
+
 def test_every_built_asset_waits_for_its_whole_upstream(locations: Mapping[str, dg.Definitions]) -> None:
     for location in locations.values():
         graph = location.resolve_asset_graph()

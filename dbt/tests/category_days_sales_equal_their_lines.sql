@@ -1,4 +1,4 @@
--- A day's sales are the same by category and by basket: no line is lost, fuel and unknown products included.
+-- A day's sales by category are those of its lines: none is lost, fuel and unknown products included.
 {{ config(meta={'partitions': 'daily', 'dagster': {'ref': {'name': 'category_days'}}}) }}
 
 with
@@ -12,17 +12,17 @@ categories as (
 
 ),
 
-baskets as (
+lines as (
 
     select
         partition_key,
         sum(sales_usd) as sales_usd
-    from {{ window_of(ref('baskets')) }}
+    from {{ window_of(ref('int_transactions_priced')) }}
     group by partition_key
 
 )
 
 select *
 from categories
-full join baskets using (partition_key)
-where categories.sales_usd is distinct from baskets.sales_usd
+full join lines using (partition_key)
+where categories.sales_usd is distinct from lines.sales_usd
