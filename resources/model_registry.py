@@ -4,6 +4,7 @@ Belongs here: runs, versions, aliases and artifacts of ML models kept as text. N
 and which ML model exists. MLflow is imported when it is first used.
 """
 
+import fcntl
 import hashlib
 import os
 import time
@@ -252,6 +253,13 @@ def _connected(uri: str) -> "MlflowClient":
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
 
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+        database = Path(uri.removeprefix("sqlite:///"))
+        database.parent.mkdir(parents=True, exist_ok=True)
+        # The first question creates and migrates the database; two processes that ask at once break each other.
+        with database.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            client.search_experiments(max_results=1)
+            client.search_registered_models(max_results=1)
+    return client

@@ -41,7 +41,7 @@ REGISTERED_NAME = "commerce.demand"
 
 BEATS_BASELINES = partitioned_check(
     "beats_baselines",
-    MODEL,
+    EVALUATION,
     partitions.DEMAND_FOLDS,
     description="On the last known week the candidate's WAPE is below last week's and the four-week mean's.",
     blocking=True,
@@ -144,7 +144,7 @@ class Fold:
         if row["model_digest"] != self._candidate.digest:
             lost = ["its own evaluation, which is of another candidate: materialize demand_evaluation again"]
         return verdict(
-            judged_materializations(self.context.instance, MODEL, [self.week]),
+            judged_materializations(self.context.instance, EVALUATION, [self.week]),
             BEATS_BASELINES,
             self.week,
             passed=not lost,
