@@ -103,7 +103,6 @@ def _models_of_one_calendar(graph: DbtGraph, team: str, grain: str, models: Sequ
         can_subset=True,
         backfill_policy=dg.BackfillPolicy.single_run(),
         pool=POOL,
-        retry_policy=None,
     )
     def build(context: dg.AssetExecutionContext, dbt: Dbt, warehouse: Warehouse) -> Iterator[StepEvent]:
         selected = [specs[key] for key in sorted(context.selected_asset_keys)]

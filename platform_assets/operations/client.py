@@ -36,16 +36,6 @@ class BackfillStatus:
         return self.status in ("COMPLETED_SUCCESS", "COMPLETED_FAILED", "COMPLETED", "FAILED", "CANCELED")
 
 
-@dataclass(frozen=True)
-class Run:
-    """A run of the instance."""
-
-    id: str
-    status: str
-    assets: tuple[str, ...]
-    seconds: float
-
-
 class Client:
     """GraphQL requests to the web server at `url`."""
 
@@ -112,19 +102,6 @@ class Client:
         """Runs that are queued, starting or running."""
         statuses = ["QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING"]
         return int(self._ask(_COUNT_RUNS, filter={"statuses": statuses})["runsOrError"]["count"])
-
-    def runs_since(self, timestamp: float) -> list[Run]:
-        """Every run created after `timestamp` (seconds since the epoch), newest first."""
-        found = self._ask(_RUNS, filter={"createdAfter": timestamp})["runsOrError"]["results"]
-        return [
-            Run(
-                run["runId"],
-                run["status"],
-                tuple("/".join(key["path"]) for key in run["assetSelection"] or ()),
-                (run["endTime"] or 0) - (run["startTime"] or run["endTime"] or 0),
-            )
-            for run in found
-        ]
 
     def run_status(self, run_id: str) -> str:
         """The status of a run."""
@@ -195,14 +172,7 @@ query Backfill($id: String!) { partitionBackfillOrError(backfillId: $id) { __typ
     ... on AssetPartitionsStatusCounts { numPartitionsTargeted numPartitionsMaterialized numPartitionsFailed }
     ... on UnpartitionedAssetStatus { materialized failed } } } } } }
 """
-_COUNT_RUNS = """
-query CountRuns($filter: RunsFilter!) { runsOrError(filter: $filter, limit: 1) { ... on Runs { count } } }
-"""
-_RUNS = """
-query Runs($filter: RunsFilter!) { runsOrError(filter: $filter, limit: 5000) { ... on Runs { results {
-  runId status startTime endTime assetSelection { path } } } } }
-"""
-_RUN = """
+_COUNT_RUN = """
 query OneRun($id: ID!) { runOrError(runId: $id) { __typename ... on Run { status }
   ... on RunNotFoundError { message } ... on PythonError { message } } }
 """
