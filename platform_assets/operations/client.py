@@ -172,7 +172,10 @@ query Backfill($id: String!) { partitionBackfillOrError(backfillId: $id) { __typ
     ... on AssetPartitionsStatusCounts { numPartitionsTargeted numPartitionsMaterialized numPartitionsFailed }
     ... on UnpartitionedAssetStatus { materialized failed } } } } } }
 """
-_COUNT_RUN = """
+_COUNT_RUNS = """
+query CountRuns($filter: RunsFilter!) { runsOrError(filter: $filter, limit: 1) { ... on Runs { count } } }
+"""
+_RUN = """
 query OneRun($id: ID!) { runOrError(runId: $id) { __typename ... on Run { status }
   ... on RunNotFoundError { message } ... on PythonError { message } } }
 """
