@@ -135,6 +135,8 @@ class Environment:
             **TELEMETRY_OFF,
             # Threads of numerical libraries that wait should sleep: two cores are shared by several processes.
             "OMP_WAIT_POLICY": "PASSIVE",
+            # The partitions that a step built are recorded together (resources/event_log.py).
+            "DAGSTER_EVENT_BATCH_SIZE": "10000",
             "HEADWATER_HOME": str(self.home if self.name == "prod" else self.home.parents[1]),
             "HEADWATER_ENV": self.name,
             "HEADWATER_CATALOG": self.catalog,

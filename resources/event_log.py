@@ -1,4 +1,4 @@
-"""Dagster's SQLite event log with its connections kept open.
+"""Dagster's SQLite event log with its connections kept open, and batches stored as one transaction.
 
 Belongs here: how the log connects. Not here: anything it stores; that is Dagster's own. Dagster 1.13 opens the
 database anew for every event, which costs more than storing it, and a year of daily partitions is thousands of
@@ -6,15 +6,19 @@ events. With PostgreSQL (`HEADWATER_DAGSTER_STORAGE`) this class is not used.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import dagster as dg
 import sqlalchemy as db
+from dagster._core.events.log import EventLogEntry
+from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME, SqliteEventLogStorage
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._serdes import ConfigurableClassData
 
+_BATCHED = {dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED}
 _OPEN_SHARDS = 8
 """Databases kept open: the index, and those of the runs used last."""
 
@@ -46,6 +50,25 @@ class PooledSqliteEventLogStorage(SqliteEventLogStorage):
                 self._initialized_dbs.add(shard)
             with engine.connect() as connection, connection.begin():
                 yield connection
+
+    def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
+        """Store `events` of one run in one transaction: either all of a step's partitions are recorded, or none.
+
+        Dagster batches the materializations of one output (and those planned for a run) when
+        `DAGSTER_EVENT_BATCH_SIZE` is set. Recorded one by one, they let the backfill daemon, which looks in between,
+        start the next stage for the first half of a year and again for the second.
+        """
+        if {event.dagster_event_type for event in events} - _BATCHED:
+            super().store_event_batch(events)
+            return
+        statement = self.prepare_insert_event_batch(events)
+        with self.run_connection(events[0].run_id) as shard:
+            shard.execute(statement)
+        with self.index_transaction() as index:
+            ids: Sequence[int] = index.execute(statement.returning(SqlEventLogStorageTable.c.id)).scalars().all()
+            self._store_asset_event_tags(index, events, ids)
+            # The table of assets keeps the newest event only.
+            self._store_asset_event(index, events[-1], ids[-1])
 
     def dispose(self) -> None:
         """Close every connection."""

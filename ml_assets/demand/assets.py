@@ -14,8 +14,7 @@ from ml_assets.demand.tables import (
     FEATURE_TABLE,
     PRODUCT_WEEKS,
     TRAINING_TABLE,
-    column_lineage,
-    column_schema,
+    column_metadata,
     stored,
     weeks_around,
 )
@@ -38,7 +37,7 @@ REFERENCE_WEEKS = 4
     partitions_def=partitions.DEMAND_FEATURES,
     backfill_policy=dg.BackfillPolicy.single_run(),
     kinds={"duckdb"},
-    metadata=column_schema(FEATURE_TABLE),
+    metadata=column_metadata(FEATURE_TABLE),
 )
 def product_week_features(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult[None]:
     """One row per product and week, for products sold in the eight weeks before. Holds what was known of
@@ -58,7 +57,7 @@ def product_week_features(context: dg.AssetExecutionContext, warehouse: Warehous
     partitions_def=partitions.DEMAND_TRAINING,
     backfill_policy=dg.BackfillPolicy.single_run(),
     kinds={"duckdb"},
-    metadata=column_schema(TRAINING_TABLE),
+    metadata=column_metadata(TRAINING_TABLE),
 )
 def demand_training_set(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult[None]:
     """One row per product and week: the features known when the week began, and the units sold by its end. A
@@ -128,5 +127,5 @@ def _replaced(
         context.add_asset_metadata({"dagster/partition_row_count": count}, key, week)
     whole = sum(partition.rows for partition in warehouse.partitions(TableName.of_key(key)).values())
     last = max(context.partition_keys)
-    context.add_asset_metadata({"dagster/row_count": whole, **column_lineage(key)}, key, last)
+    context.add_asset_metadata({"dagster/row_count": whole, **column_metadata(key)}, key, last)
     return dg.MaterializeResult(metadata={"lake snapshot": replaced.snapshot})

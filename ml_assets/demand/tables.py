@@ -15,6 +15,7 @@ import duckdb
 
 from ml_assets.demand.features import FEATURES, NAMES
 from ml_assets.demand.training import LABEL
+from platform_assets.table_metadata import table_metadata
 from resources.warehouse import PARTITION_KEY, TableName, Warehouse, physical_partitions
 
 TEAM = "commerce"
@@ -99,26 +100,12 @@ COLUMNS: dict[dg.AssetKey, tuple[Column, ...]] = {
 }
 
 
-def column_schema(key: dg.AssetKey) -> dict[str, Any]:
-    """Columns of table `key` for the catalog."""
-    return {
-        "dagster/column_schema": dg.TableSchema(
-            [dg.TableColumn(column.name, column.type, column.description) for column in COLUMNS[key]]
-        )
-    }
-
-
-def column_lineage(key: dg.AssetKey) -> dict[str, Any]:
-    """Direct upstream columns of the columns of table `key`, for the catalog."""
-    return {
-        "dagster/column_lineage": dg.TableColumnLineage(
-            {
-                column.name: [dg.TableColumnDep(table, name) for table, name in column.sources]
-                for column in COLUMNS[key]
-                if column.sources
-            }
-        )
-    }
+def column_metadata(key: dg.AssetKey) -> dict[str, Any]:
+    """Columns of table `key` and the direct upstream columns of each, for the catalog."""
+    return table_metadata(
+        [dg.TableColumn(column.name, column.type, column.description) for column in COLUMNS[key]],
+        {column.name: [dg.TableColumnDep(table, name) for table, name in column.sources] for column in COLUMNS[key]},
+    )
 
 
 def weeks_around(week: str, first: int, last: int) -> list[str]:

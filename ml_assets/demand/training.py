@@ -17,7 +17,6 @@ TRAINING_WEEKS = 12
 """Labelled weeks that a fold learns from; the week after them, the last one known, is its holdout."""
 
 ROUNDS = 40
-_THREADS = 2
 PARAMETERS: Mapping[str, str | int | float | bool] = {
     # Most products sell nothing in most weeks. Tweedie keeps the forecast an expectation: an absolute-error
     # objective has a lower WAPE and sells 38 % too little.
@@ -30,9 +29,9 @@ PARAMETERS: Mapping[str, str | int | float | bool] = {
     # Same rows, same bytes: what the order of threads could change is switched off.
     "deterministic": True,
     "force_row_wise": True,
-    # On a busy machine two threads wait for each other in busy loops, which OMP_WAIT_POLICY=PASSIVE (set for every
-    # process in resources/environment.py) turns into sleep; the model's bytes do not depend on their number.
-    "num_threads": _THREADS,
+    # Folds are fitted side by side, one a core; a second thread made one fit only a tenth faster. The model's bytes
+    # do not depend on it.
+    "num_threads": 1,
     "verbosity": -1,
 }
 
@@ -88,7 +87,7 @@ def predict(model: str, rows: pa.Table) -> np.ndarray:
         )
     if rows.num_rows == 0:
         return np.empty(0)
-    expected = np.asarray(booster.predict(_matrix(rows), num_threads=_THREADS), dtype=np.float64)
+    expected = np.asarray(booster.predict(_matrix(rows), num_threads=1), dtype=np.float64)
     return expected.clip(min=0.0)
 
 

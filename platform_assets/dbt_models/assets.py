@@ -17,12 +17,13 @@ from platform_assets.dbt_models.lineage import ColumnLineage, model_lineage
 from platform_assets.dbt_models.results import NodeResult, Verdicts
 from platform_assets.dbt_models.translator import LakeTranslator, grain_of
 from platform_assets.dbt_models.window import event_time_flags
+from platform_assets.table_metadata import table_metadata
 from resources.dbt import Dbt
 from resources.warehouse import PARTITION_KEY, POOL, TableName, Warehouse, physical_partitions
 
 _PARTITION_KEY_MEANING = "Dagster partition key of the row: local time of the team."
 
-StepEvent = dg.AssetMaterialization | dg.AssetCheckEvaluation
+StepEvent = dg.MaterializeResult[None] | dg.AssetCheckEvaluation
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,7 @@ class DbtGraph:
             name: [dg.TableColumnDep(table.key, column) for table, column in upstream]
             for name, upstream in self.lineage[table_of(node)].columns.items()
         }
-        return {
-            "dagster/column_schema": dg.TableSchema(columns),
-            "dagster/column_lineage": dg.TableColumnLineage(deps),
-        }
+        return table_metadata(columns, deps)
 
 
 def table_of(node: Mapping[str, Any]) -> TableName:
@@ -131,7 +129,7 @@ def _models_of_one_calendar(graph: DbtGraph, team: str, grain: str, models: Sequ
                 if result.unique_id in judges:
                     yield _evaluation(judges[result.unique_id], result, keys)
                 for model in verdicts.add(result):
-                    yield from _materializations(graph, model, keys, lake)
+                    yield _recorded(context, graph, model, keys, lake)
         _refuse_unless_complete(graph, verdicts)
 
     return build
@@ -158,10 +156,14 @@ def _evaluation(check: dg.AssetCheckSpec, result: NodeResult, keys: Sequence[str
     )
 
 
-def _materializations(
-    graph: DbtGraph, model: NodeResult, keys: Sequence[str], lake: duckdb.DuckDBPyConnection
-) -> Iterator[dg.AssetMaterialization]:
-    """One materialization a partition; column schema and lineage go with the last, which the catalog shows."""
+def _recorded(
+    context: dg.AssetExecutionContext,
+    graph: DbtGraph,
+    model: NodeResult,
+    keys: Sequence[str],
+    lake: duckdb.DuckDBPyConnection,
+) -> dg.MaterializeResult[None]:
+    """The materialization of every partition at once; schema and lineage go with the last, which the catalog shows."""
     node = graph.manifest["nodes"][model.unique_id]
     asset_key = graph.spec(model.unique_id).key
     table = lake.sql(f"from {table_of(node).sql}")
@@ -171,11 +173,11 @@ def _materializations(
     if node["config"]["materialized"] == "lake_table":
         whole["dagster/row_count"] = sum(rows.values())
     if not keys:
-        yield dg.AssetMaterialization(asset_key, metadata=whole)
+        return dg.MaterializeResult(asset_key, metadata=whole)
     for key in keys:
         of_partition: dict[str, Any] = {"dagster/partition_row_count": rows.get(key, 0)}
-        metadata = of_partition | (whole if key == keys[-1] else {})
-        yield dg.AssetMaterialization(asset_key, partition=key, metadata=metadata)
+        context.add_asset_metadata(of_partition | (whole if key == keys[-1] else {}), asset_key, key)
+    return dg.MaterializeResult(asset_key)
 
 
 def _rows(node: Mapping[str, Any], keys: Sequence[str], lake: duckdb.DuckDBPyConnection) -> dict[str, int]:

@@ -12,10 +12,11 @@ from datetime import date, timedelta
 from functools import partial
 
 import dagster as dg
-from rich.progress import Progress, TaskID
+from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
+from rich.progress import Progress
 
 from platform_assets.feed.delivery import deliver, select
-from platform_assets.operations.client import Client
+from platform_assets.operations.client import BackfillStatus, Client
 from platform_assets.operations.graph import UNPARTITIONED, Graph, code_locations, ranges
 from platform_assets.operations.services import running
 from platform_assets.sources.arrival import recorded_versions
@@ -164,32 +165,37 @@ def _until_noticed(environment: Environment, instance: dg.DagsterInstance, progr
 
 
 def _backfill(client: Client, pairs: Pairs, progress: Progress) -> int:
-    """Build what is missing by one Dagster backfill a team, over both code locations; returns the pairs built."""
+    """Build what is missing by one Dagster backfill over both code locations; returns the pairs built.
+
+    A backfill that an interrupted demo left behind goes on first: its daemon resumes it.
+    """
     missing = pairs.missing()
-    teams = sorted({key.path[0] for key in missing})
-    tasks: dict[str, TaskID] = {}
-    for team in teams:
-        of_team = {key: keys for key, keys in missing.items() if key.path[0] == team}
-        backfill = client.launch_backfill(
-            f"history of {team}", _ranges(pairs.graph, of_team), {"headwater/demo": "history"}
+    total = sum(map(len, missing.values()))
+    unfinished = pairs.instance.get_backfills(filters=BulkActionsFilter(statuses=[BulkActionStatus.REQUESTED]))
+    for left_behind in unfinished:
+        _await_backfill(client, left_behind.backfill_id, progress)
+    missing = pairs.missing()
+    if not missing:
+        return total
+    backfill = client.launch_backfill("history", _ranges(pairs.graph, missing), {"headwater/demo": "history"})
+    status = _await_backfill(client, backfill, progress)
+    if status.status not in ("COMPLETED_SUCCESS", "COMPLETED"):
+        raise DemoError(
+            f"backfill {backfill} ended as {status.status} with {status.failed} failed pairs. "
+            f"{status.error or 'Open it in the web UI (make up) to see the failed runs.'}"
         )
-        tasks[backfill] = progress.add_task(f"  {team}", total=sum(map(len, of_team.values())))
-    while tasks:
+    if left := pairs.missing():
+        raise DemoError(f"the backfill ended and these pairs are still missing: {_named(left)}")
+    return total
+
+
+def _await_backfill(client: Client, backfill: str, progress: Progress) -> BackfillStatus:
+    task = progress.add_task("  pairs", total=None)
+    while not (status := client.backfill(backfill)).ended:
+        progress.update(task, completed=status.materialized, total=status.targeted)
         time.sleep(_LOOK_SECONDS)
-        for backfill, task in list(tasks.items()):
-            status = client.backfill(backfill)
-            progress.update(task, completed=status.materialized)
-            if status.ended:
-                if status.status not in ("COMPLETED_SUCCESS", "COMPLETED"):
-                    raise DemoError(
-                        f"backfill {backfill} ended as {status.status} with {status.failed} failed pairs. "
-                        f"{status.error or 'Open it in the web UI (make up) to see the failed runs.'}"
-                    )
-                progress.remove_task(tasks.pop(backfill))
-    left = pairs.missing()
-    if left:
-        raise DemoError(f"the backfills ended and these pairs are still missing: {_named(left)}")
-    return sum(map(len, missing.values()))
+    progress.remove_task(task)
+    return status
 
 
 def _until_built(client: Client, pairs: Pairs, progress: Progress) -> int:

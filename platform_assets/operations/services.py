@@ -51,7 +51,14 @@ def instance_settings(environment: Environment) -> dict[str, Any]:
             # The buffer lets the next lake writer start up while the one before it still writes.
             "pools": {"granularity": "op", "default_limit": 1, "op_granularity_run_buffer": 1},
         },
-        "run_monitoring": {"enabled": True, "start_timeout_seconds": 180, "poll_interval_seconds": 30},
+        "run_launcher": {
+            "module": "platform_assets.operations.run_launcher",
+            "class": "WarmRunLauncher",
+            "config": {"workers": str(environment.dagster_home / "workers")},
+        },
+        "run_monitoring": {"enabled": True, "start_timeout_seconds": 180, "poll_interval_seconds": 10},
+        # A run whose worker was killed starts again by itself; one that failed on its merits does not.
+        "run_retries": {"enabled": True, "max_retries": 3, "retry_on_asset_or_op_failure": False},
         "sensors": {"use_threads": True, "num_workers": 2},
         "backfills": {"use_threads": True, "num_workers": 2},
         "code_servers": {"local_startup_timeout": _STARTUP_SECONDS},
@@ -176,11 +183,12 @@ def _process(environment: Environment, name: str, command: Sequence[str]) -> Ite
             yield process
         finally:
             process.send_signal(signal.SIGINT)
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=_SHUTDOWN_SECONDS)
-            except subprocess.TimeoutExpired:
+            # Runs end with the daemon that launched them; they leave nothing half written, and start again with it.
+            with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            process.wait()
 
 
 def _log(environment: Environment, name: str) -> Path:

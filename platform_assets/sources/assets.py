@@ -18,6 +18,7 @@ from platform_assets.sources import expectations
 from platform_assets.sources.arrival import build_arrival_sensor
 from platform_assets.sources.declaration import UNPARTITIONED, Source
 from platform_assets.sources.inspection import Candidate, Problem, inspect
+from platform_assets.table_metadata import table_metadata
 from platform_assets.teams import team_of
 from resources.environment import Environment
 from resources.warehouse import Commit, LakeError, Replacement, TableName, Warehouse
@@ -51,7 +52,7 @@ def build_upstream(source: Source) -> dg.AssetSpec:
         group_name=source.team,
         owners=[team_of(source.team).owner],
         kinds={source.file_format.removesuffix("l")},
-        metadata={"dagster/column_schema": _schema(source)},
+        metadata=table_metadata(_columns(source), {}),
     )
 
 
@@ -68,7 +69,7 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
         code_version=_version(source),
         automation_condition=WHEN_UPSTREAM_COMPLETE,
         metadata={
-            "dagster/column_schema": _schema(source),
+            **table_metadata(_columns(source), _lineage(source)),
             "dagster/table_name": str(TableName.of_key(source.raw_key)),
         },
     )
@@ -78,7 +79,7 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
         name="__".join(source.raw_key.path),
         specs=[spec],
         check_specs=checks,
-        backfill_policy=dg.BackfillPolicy.single_run() if source.partitions else None,
+        backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def raw(context: dg.AssetExecutionContext, warehouse: Warehouse) -> Iterator[Event]:
         settings = Environment.current()
@@ -195,18 +196,20 @@ def _evaluations(
             )
 
 
-def _schema(source: Source) -> dg.TableSchema:
-    return dg.TableSchema(
-        columns=[
-            dg.TableColumn(
-                column.name,
-                column.type,
-                column.description,
-                constraints=dg.TableColumnConstraints(nullable=column.nullable, unique=source.key == (column.name,)),
-            )
-            for column in source.columns
-        ]
-    )
+def _columns(source: Source) -> list[dg.TableColumn]:
+    return [
+        dg.TableColumn(
+            column.name,
+            column.type,
+            column.description,
+            constraints=dg.TableColumnConstraints(nullable=column.nullable, unique=source.key == (column.name,)),
+        )
+        for column in source.columns
+    ]
+
+
+def _lineage(source: Source) -> dict[str, list[dg.TableColumnDep]]:
+    return {column.name: [dg.TableColumnDep(source.upstream_key, column.name)] for column in source.columns}
 
 
 def _version(source: Source) -> str:
