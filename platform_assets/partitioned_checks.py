@@ -8,6 +8,7 @@ that names the partition and the materialization it judged: without the latter, 
 
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import dagster as dg
 
@@ -15,6 +16,9 @@ import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData as JudgedMaterialization,
 )
+
+Judged: TypeAlias = Mapping[str | None, JudgedMaterialization]
+"""The materialization that a verdict is about, by partition."""
 
 
 def partitioned_check(
@@ -27,9 +31,7 @@ def partitioned_check(
         return dg.AssetCheckSpec(name, asset=asset, partitions_def=calendar, description=description, blocking=blocking)
 
 
-def judged_materializations(
-    instance: dg.DagsterInstance, key: dg.AssetKey, partitions: Sequence[str] | None
-) -> Mapping[str | None, JudgedMaterialization]:
+def judged_materializations(instance: dg.DagsterInstance, key: dg.AssetKey, partitions: Sequence[str] | None) -> Judged:
     """The newest materialization of each of `partitions` (None: of the unpartitioned asset), in two queries."""
     if partitions is None:
         records = instance.fetch_materializations(key, limit=1).records
@@ -48,7 +50,7 @@ def judged_materializations(
 
 
 def verdict(
-    judged: Mapping[str | None, JudgedMaterialization],
+    judged: Judged,
     check: dg.AssetCheckSpec,
     partition: str | None,
     *,

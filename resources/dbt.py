@@ -24,7 +24,6 @@ from packaging.version import Version
 from pydantic import Field
 
 from resources.environment import REPOSITORY, TELEMETRY_OFF, Environment
-from resources.warehouse import writers_turn
 
 PROJECT = REPOSITORY / "dbt"
 _SIGNATURE = "project.sha"
@@ -86,27 +85,28 @@ class Dbt(dg.ConfigurableResource["Dbt"]):
         target = Path(self.target) / "runs" / f"{run_id}-{os.getpid()}"
         target.mkdir(parents=True, exist_ok=True)
         shutil.copy(Path(self.target) / PARTIAL_PARSE_FILE_NAME, target / PARTIAL_PARSE_FILE_NAME)
-        with writers_turn(self.variables["HEADWATER_LAKE_CATALOG"]):
-            # Not DbtCliResource.cli: it imports dbt and opens its own connection in this process too, for metadata
-            # that the lake's catalog answers, which doubles the time a small run takes.
-            invocation = DbtCliInvocation.run(
-                args=[_dbt(), "build", *arguments],
-                env=self._process_variables(target) | {"DBT_LOG_FORMAT": "json", "HEADWATER_RUN_ID": run_id},
-                manifest=manifest,
-                dagster_dbt_translator=translator,
-                project_dir=Path(self.project),
-                target_path=target,
-                raise_on_error=False,
-                context=None,
-                adapter=None,
-                cli_version=Version(importlib.metadata.version("dbt-core")),
-            )
-            try:
-                yield invocation
-            finally:
-                # Whoever gave up reading must not leave a writer behind.
-                invocation.process.terminate()
-                invocation.process.wait()
+        # Not DbtCliResource.cli: it imports dbt and opens its own connection in this process too, for metadata
+        # that the lake's catalog answers, which doubles the time a small run takes.
+        invocation = DbtCliInvocation.run(
+            args=[_dbt(), "build", *arguments],
+            # The dbt process waits for its turn to write by itself (`dbt_turn.py`).
+            env=self._process_variables(target)
+            | {"DBT_LOG_FORMAT": "json", "HEADWATER_RUN_ID": run_id, "HEADWATER_LAKE_WRITER": "1"},
+            manifest=manifest,
+            dagster_dbt_translator=translator,
+            project_dir=Path(self.project),
+            target_path=target,
+            raise_on_error=False,
+            context=None,
+            adapter=None,
+            cli_version=Version(importlib.metadata.version("dbt-core")),
+        )
+        try:
+            yield invocation
+        finally:
+            # Whoever gave up reading must not leave a writer behind.
+            invocation.process.terminate()
+            invocation.process.wait()
         if invocation.process.returncode == 0:
             shutil.rmtree(target)
 

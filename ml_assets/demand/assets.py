@@ -5,9 +5,11 @@ Belongs here: thin assets that read, call one plain function and write. Not here
 """
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import dagster as dg
 import duckdb
+import pyarrow as pa
 
 from ml_assets.demand import drift, features, training
 from ml_assets.demand.tables import (
@@ -19,7 +21,7 @@ from ml_assets.demand.tables import (
     weeks_around,
 )
 from platform_assets import partitions
-from platform_assets.partitioned_checks import judged_materializations, partitioned_check, verdict
+from platform_assets.partitioned_checks import Judged, judged_materializations, partitioned_check, verdict
 from resources.warehouse import Commit, TableName, Warehouse, physical_partitions
 
 REFERENCE_WEEKS = 4
@@ -83,27 +85,31 @@ DRIFT = partitioned_check(
 @dg.multi_asset_check(name="demand_feature_drift", specs=[DRIFT], can_subset=True)
 def feature_drift(context: dg.AssetCheckExecutionContext, warehouse: Warehouse) -> Iterator[dg.AssetCheckEvaluation]:
     """Compares each week's features with those of the weeks before it, as far as they are stored."""
+    weeks = context.op_execution_context.partition_keys
+    judged = judged_materializations(context.instance, FEATURE_TABLE, weeks)
     with warehouse.reader() as lake:
         there = physical_partitions(lake, TableName.of_key(FEATURE_TABLE)).keys()
-        for week in context.op_execution_context.partition_keys:
-            before = there & weeks_around(week, -REFERENCE_WEEKS, -1)
-            indices = drift.feature_drift(
-                warehouse.relation(lake, TableName.of_key(FEATURE_TABLE), sorted(before)).to_arrow_table(),
-                stored(warehouse, lake, FEATURE_TABLE, [week]).to_arrow_table(),
-                features.MONITORED,
-            )
-            yield _drift_verdict(context.instance, week, indices)
+
+        # Neighbouring weeks share most of what they are compared with: each is read once.
+        @lru_cache(maxsize=REFERENCE_WEEKS + 1)
+        def values(week: str) -> pa.Table:
+            rows = stored(warehouse, lake, FEATURE_TABLE, [week])
+            return rows.select(*features.MONITORED).to_arrow_table()
+
+        for week in weeks:
+            current = values(week)
+            before = [values(earlier) for earlier in sorted(there & weeks_around(week, -REFERENCE_WEEKS, -1))]
+            reference = pa.concat_tables(before) if before else current.slice(0, 0)
+            yield _drift_verdict(judged, week, drift.feature_drift(reference, current, features.MONITORED))
 
 
-def _drift_verdict(
-    instance: dg.DagsterInstance, week: str, indices: dict[str, float] | None
-) -> dg.AssetCheckEvaluation:
+def _drift_verdict(judged: Judged, week: str, indices: dict[str, float] | None) -> dg.AssetCheckEvaluation:
     moved = [name for name, index in (indices or {}).items() if index > drift.THRESHOLD]
     said = f"moved: {', '.join(moved)}" if moved else "no feature moved"
     if indices is None:
         said = f"not judged: this week or the weeks before have fewer than {drift.MINIMUM_ROWS} rows"
     return verdict(
-        judged_materializations(instance, FEATURE_TABLE, [week]),
+        judged,
         DRIFT,
         week,
         passed=not moved,

@@ -36,7 +36,7 @@ class ServiceError(RuntimeError):
 def instance_settings(environment: Environment) -> dict[str, Any]:
     """The contents of `dagster.yaml`: made for two cores and a lake with a single catalog.
 
-    Two runs at a time; within them one step at a time in each pool, so lake writers take turns. On a cluster raise
+    Two runs at a time, and two lake writers, however many runs a person allows. On a cluster raise
     `max_concurrent_runs`, and launch runs with dagster-k8s.
     """
     settings: dict[str, Any] = {
@@ -48,8 +48,8 @@ def instance_settings(environment: Environment) -> dict[str, Any]:
         },
         "concurrency": {
             "runs": {"max_concurrent_runs": 2},
-            # The buffer lets the next lake writer start up while the one before it still writes.
-            "pools": {"granularity": "op", "default_limit": 1, "op_granularity_run_buffer": 1},
+            # One lake writer writes while the next starts up; on a SQLite catalog they take turns by themselves.
+            "pools": {"granularity": "op", "default_limit": 2, "op_granularity_run_buffer": 1},
         },
         "run_launcher": {
             "module": "platform_assets.operations.run_launcher",
