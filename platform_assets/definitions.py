@@ -1,6 +1,7 @@
 """Code location `platform_assets`: upstream sources, dbt models, freshness. Composes; computes nothing."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import dagster as dg
 
@@ -22,7 +23,7 @@ def build_defs(*, resources: Mapping[str, object]) -> dg.Definitions:
     graph = dg.Definitions.merge(
         build_sources(SOURCES),
         dg.Definitions(
-            assets=build_dbt_assets(DbtGraph(dbt.manifest(), raw_tables)),
+            assets=build_dbt_assets(DbtGraph(dbt.manifest(), raw_tables, Path(dbt.target) / "lineage.json")),
             sensors=[automation_sensor("platform_assets")],
             resources=dict(resources),
             executor=dg.in_process_executor,

@@ -30,7 +30,7 @@ def table_metadata(
 def _with_sources(column: dg.TableColumn, lineage: Mapping[str, Sequence[dg.TableColumnDep]]) -> dg.TableColumn:
     links = [_link(dep) for dep in lineage.get(column.name, ())]
     parts = [part for part in (column.description, links and "From " + ", ".join(links) + ".") if part]
-    return dg.TableColumn(column.name, column.type, "\n\n".join(parts), column.constraints, column.tags)
+    return dg.TableColumn(column.name, column.type, " ".join(parts), column.constraints, column.tags)
 
 
 def _link(dep: dg.TableColumnDep) -> str:

@@ -23,6 +23,7 @@ from dagster_dbt.core.dbt_cli_invocation import PARTIAL_PARSE_FILE_NAME, DbtCliI
 from packaging.version import Version
 from pydantic import Field
 
+from resources import dbt_server
 from resources.environment import REPOSITORY, TELEMETRY_OFF, Environment
 
 PROJECT = REPOSITORY / "dbt"
@@ -88,7 +89,7 @@ class Dbt(dg.ConfigurableResource["Dbt"]):
         # Not DbtCliResource.cli: it imports dbt and opens its own connection in this process too, for metadata
         # that the lake's catalog answers, which doubles the time a small run takes.
         invocation = DbtCliInvocation.run(
-            args=[_dbt(), "build", *arguments],
+            args=[*(dbt_server.command() or [_dbt()]), "build", *arguments],
             # The dbt process waits for its turn to write by itself (`dbt_turn.py`).
             env=self._process_variables(target)
             | {"DBT_LOG_FORMAT": "json", "HEADWATER_RUN_ID": run_id, "HEADWATER_LAKE_WRITER": "1"},

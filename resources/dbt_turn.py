@@ -1,6 +1,6 @@
 """A plugin of dbt-duckdb that waits for the lake writers' turn before dbt opens the lake.
 
-Belongs here: taking the turn, inside the dbt process. Not here: who else takes turns (`warehouse.py`).
+Belongs here: taking the turn, inside the dbt process. Not here: the turn itself (`writers_turn.py`).
 
 dbt spends most of a small run on starting up, and only then needs the lake to itself. And because dbt itself holds the
 turn, a dbt that outlives a killed run worker keeps the next writer waiting until it has ended.
@@ -12,7 +12,7 @@ from typing import Any
 from dbt.adapters.duckdb.credentials import DuckDBCredentials
 from dbt.adapters.duckdb.plugins import BasePlugin
 
-from resources.warehouse import writers_turn
+from resources.writers_turn import writers_turn
 
 
 class Plugin(BasePlugin):

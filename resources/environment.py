@@ -104,6 +104,13 @@ class Environment:
         return f"postgres:{self.catalog}"
 
     @property
+    def ledger_uri(self) -> str:
+        """SQLAlchemy URI of the receipts: beside the lake's catalog, in SQLite or the same PostgreSQL."""
+        if self.catalog == "sqlite":
+            return f"sqlite:///{self.home / 'lake' / 'ledger.sqlite'}"
+        return self.catalog
+
+    @property
     def extensions(self) -> Path:
         """Where DuckDB's extensions are unpacked."""
         return self.home / "extensions"

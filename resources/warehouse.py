@@ -8,7 +8,6 @@ partitioned by it, so that the catalog alone answers which pairs are physically 
 """
 
 import errno
-import fcntl
 import json
 import random
 import time
@@ -24,6 +23,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from resources.environment import Environment
+from resources.writers_turn import writers_turn
 
 PARTITION_KEY = "partition_key"
 POOL = "lake_writer"
@@ -91,6 +91,16 @@ class PhysicalPartition:
 
     rows: int
     files: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A data file as the catalog knows it; `path` is absolute, `rows` are those that are not deleted."""
+
+    partition: str
+    path: str
+    rows: int
     bytes: int
 
 
@@ -187,16 +197,17 @@ class Warehouse(dg.ConfigurableResource["Warehouse"]):
         Equal rows in any order and any files give equal checksums; unpartitioned tables answer under ''.
         """
         with self.reader() as lake:
-            rows = self.relation(lake, table, partitions)
-            columns = ", ".join(_quoted(name) for name in sorted(rows.columns))
-            key = PARTITION_KEY if PARTITION_KEY in rows.columns else "''"
-            sums = rows.aggregate(f"{key} as k, count(*) as n, sum(hash({columns})::hugeint) as s", key).fetchall()
-        return {k: f"{n}:{s:x}" for k, n, s in sums}
+            return row_checksums(lake, table, partitions)
 
     def snapshot(self) -> int:
         """The lake's newest snapshot, which `reader(snapshot)` can pin."""
         with self.reader() as lake:
             return _current_snapshot(lake)
+
+    def files(self, tables: Sequence[TableName] | None = None) -> dict[TableName, list[StoredFile]]:
+        """The data files of every table, or of `tables`, from the catalog alone; an absent table is left out."""
+        with self.reader() as lake:
+            return stored_files(lake, self.data, tables)
 
     @contextmanager
     def _attached(self, options: Sequence[str] = ()) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -247,21 +258,6 @@ class Warehouse(dg.ConfigurableResource["Warehouse"]):
             path.parent.mkdir(parents=True, exist_ok=True)
         with self._attached():
             pass
-
-
-@contextmanager
-def writers_turn(catalog: str) -> Iterator[None]:
-    """Hold a SQLite catalog for one writer of this machine; one on PostgreSQL needs no turns.
-
-    SQLite lets a transaction that began by reading fail at once when another writer was faster, however long it is
-    told to wait. The lock ends with the process that holds it.
-    """
-    if not catalog.startswith("sqlite:"):
-        yield
-        return
-    with Path(catalog.removeprefix("sqlite:")).with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def install_extensions(folder: Path) -> None:
@@ -352,6 +348,67 @@ def physical_partitions(lake: duckdb.DuckDBPyConnection, table: TableName) -> di
         [table.schema, table.name],
     ).fetchall()
     return {key: PhysicalPartition(rows, files, size) for key, rows, files, size in found}
+
+
+def stored_files(
+    lake: duckdb.DuckDBPyConnection, data: str, tables: Sequence[TableName] | None = None
+) -> dict[TableName, list[StoredFile]]:
+    """`Warehouse.files` on a connection that is already open; `data` is the folder of the lake's files."""
+    found = lake.execute(
+        f"select t.table_id, s.schema_name, t.table_name, s.path || t.path from {_METADATA}.ducklake_table t "
+        f"join {_METADATA}.ducklake_schema s using (schema_id) where t.end_snapshot is null and s.end_snapshot is null"
+    ).fetchall()
+    wanted = None if tables is None else set(tables)
+    names = {
+        number: (TableName(schema, name), f"{data.rstrip('/')}/{folder}")
+        for number, schema, name, folder in found
+        if wanted is None or TableName(schema, name) in wanted
+    }
+    of_tables = f"table_id in ({', '.join(map(str, names)) or 'NULL'})"
+    # Read one by one and joined here: over a catalog in SQLite, joins of its tables are slow.
+    keys = dict(
+        lake.execute(
+            f"select data_file_id, partition_value from {_METADATA}.ducklake_file_partition_value where {of_tables}"
+        ).fetchall()
+    )
+    deleted = dict(
+        lake.execute(
+            f"select data_file_id, delete_count from {_METADATA}.ducklake_delete_file "
+            f"where end_snapshot is null and {of_tables}"
+        ).fetchall()
+    )
+    files: dict[TableName, list[StoredFile]] = {table: [] for table, _ in names.values()}
+    for number, file, path, is_relative, rows, size in lake.execute(
+        f"select table_id, data_file_id, path, path_is_relative, record_count, file_size_bytes "
+        f"from {_METADATA}.ducklake_data_file where end_snapshot is null and {of_tables}"
+    ).fetchall():
+        table, folder = names[number]
+        files[table].append(
+            StoredFile(keys.get(file, ""), folder + path if is_relative else path, rows - deleted.get(file, 0), size)
+        )
+    return files
+
+
+def row_checksums(
+    lake: duckdb.DuckDBPyConnection, table: TableName, partitions: Sequence[str] | None = None
+) -> dict[str, str]:
+    """`Warehouse.checksums` on a connection that is already open."""
+    rows = lake.sql(f"from {table.sql}")
+    if partitions is not None:
+        rows = rows.filter(_in(partitions))
+    columns = ", ".join(_quoted(name) for name in sorted(rows.columns))
+    key = PARTITION_KEY if PARTITION_KEY in rows.columns else "''"
+    sums = rows.aggregate(f"{key} as k, count(*) as n, sum(hash({columns})::hugeint) as s", key).fetchall()
+    return {k: f"{n}:{s:x}" for k, n, s in sums}
+
+
+def stored_views(lake: duckdb.DuckDBPyConnection) -> set[TableName]:
+    """The views of the lake."""
+    found = lake.execute(
+        f"select s.schema_name, v.view_name from {_METADATA}.ducklake_view v "
+        f"join {_METADATA}.ducklake_schema s using (schema_id) where v.end_snapshot is null and s.end_snapshot is null"
+    ).fetchall()
+    return {TableName(schema, name) for schema, name in found}
 
 
 def _current_snapshot(lake: duckdb.DuckDBPyConnection) -> int:

@@ -36,6 +36,19 @@ def test_every_asset_is_described_by_its_grain_owned_grouped_and_kinded(
         assert "One " in spec.description, f"{name} does not state its grain: {spec.description}"
 
 
+def test_every_column_of_a_mart_is_described_and_names_its_sources(locations: Mapping[str, dg.Definitions]) -> None:
+    marts = [spec for spec in every_spec(locations) if spec.tags.get("layer") == "marts"]
+    assert len(marts) > 8
+    for spec in marts:
+        lineage = spec.metadata["dagster/column_lineage"].deps_by_column
+        for column in spec.metadata["dagster/column_schema"].columns:
+            assert column.description, f"{spec.key} {column.name}"
+            for dep in lineage.get(column.name, ()):
+                link = f"[{dep.asset_key.path[-1]}.{dep.column_name}](/assets/{'/'.join(dep.asset_key.path)})"
+                assert link in column.description, f"{spec.key} {column.name}"
+        assert lineage, spec.key
+
+
 def test_every_asset_is_checked(locations: Mapping[str, dg.Definitions]) -> None:
     for location in locations.values():
         graph = location.resolve_asset_graph()

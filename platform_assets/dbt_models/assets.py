@@ -8,12 +8,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import duckdb
 
-from platform_assets.dbt_models.lineage import ColumnLineage, model_lineage
+from platform_assets.dbt_models.lineage import ColumnLineage, cached_lineage
 from platform_assets.dbt_models.results import NodeResult, Verdicts
 from platform_assets.dbt_models.translator import LakeTranslator, grain_of
 from platform_assets.dbt_models.window import event_time_flags
@@ -28,16 +29,18 @@ StepEvent = dg.MaterializeResult[None] | dg.AssetCheckEvaluation
 
 @dataclass(frozen=True)
 class DbtGraph:
-    """The dbt project as the asset graph sees it: the manifest, and what its sources' tables look like."""
+    """The dbt project as the asset graph sees it: the manifest, what its sources' tables look like, and the file in
+    which its lineage is kept."""
 
     manifest: Mapping[str, Any]
     source_columns: Mapping[TableName, Mapping[str, str]]
+    cache: Path
     translator: LakeTranslator = field(default_factory=LakeTranslator)
 
     @cached_property
     def lineage(self) -> Mapping[TableName, ColumnLineage]:
-        """Column-level lineage of every model; worked out when a step first asks, not when definitions load."""
-        return model_lineage(self.manifest, self.source_columns)
+        """Column-level lineage of every model."""
+        return cached_lineage(self.cache, self.manifest, self.source_columns)
 
     def models(self) -> dict[tuple[str, str], list[str]]:
         """The models' unique ids by team and grain."""
@@ -49,7 +52,10 @@ class DbtGraph:
 
     def spec(self, unique_id: str) -> dg.AssetSpec:
         """The asset of a model."""
-        return self.translator.get_asset_spec(self.manifest, unique_id, None)
+        spec = self.translator.get_asset_spec(self.manifest, unique_id, None)
+        declared = self.manifest["nodes"][unique_id]["columns"].values()
+        types = {column["name"].lower(): column.get("data_type") or "" for column in declared}
+        return spec.merge_attributes(metadata=self.table_metadata(unique_id, types))
 
     def check_specs(self, unique_id: str) -> Iterator[tuple[str, dg.AssetCheckSpec]]:
         """The data tests of a model as checks of its asset, with their dbt ids.

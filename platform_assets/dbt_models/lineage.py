@@ -3,9 +3,13 @@
 Belongs here: SQL in, lineage out. Not here: Dagster's metadata classes.
 """
 
-from collections.abc import Mapping
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
+from pathlib import Path
 from typing import Any
 
 import sqlglot
@@ -49,6 +53,48 @@ def model_lineage(
         found[table] = _lineage_of(node["compiled_code"], known)
         known[table] = dict.fromkeys(found[table].columns, "VARCHAR") | {"partition_key": "VARCHAR"}
     return found
+
+
+def cached_lineage(
+    cache: Path, manifest: Mapping[str, Any], sources: Mapping[TableName, Mapping[str, str]]
+) -> dict[TableName, ColumnLineage]:
+    """`model_lineage`, kept in the file `cache` until a model's compiled SQL or a source's columns change.
+
+    Qualifying every model takes a second, which each code server and run worker would pay anew.
+    """
+    models = [node for node in manifest["nodes"].values() if node["resource_type"] == "model"]
+    compiled = sorted((node["schema"], node["alias"], node["compiled_code"]) for node in models)
+    tables = sorted((str(table), dict(columns)) for table, columns in sources.items())
+    signature = hashlib.sha256(json.dumps([compiled, tables]).encode()).hexdigest()
+    try:
+        kept = json.loads(cache.read_text())
+    except (FileNotFoundError, ValueError):
+        kept = {}
+    if kept.get("signature") == signature:
+        return {TableName(*table): _from_json(columns) for table, columns in kept["lineage"]}
+    found = model_lineage(manifest, sources)
+    lines = [[[table.schema, table.name], _to_json(columns)] for table, columns in found.items()]
+    # Several processes may load at once: each leaves a whole file.
+    with tempfile.NamedTemporaryFile("w", dir=cache.parent, delete=False) as file:
+        json.dump({"signature": signature, "lineage": lines}, file)
+    Path(file.name).replace(cache)
+    return found
+
+
+def _to_json(lineage: ColumnLineage) -> dict[str, list[list[str]]]:
+    return {
+        column: [[table.schema, table.name, name] for table, name in upstream]
+        for column, upstream in lineage.columns.items()
+    }
+
+
+def _from_json(columns: Mapping[str, Sequence[Sequence[str]]]) -> ColumnLineage:
+    return ColumnLineage(
+        {
+            column: tuple((TableName(schema, table), name) for schema, table, name in upstream)
+            for column, upstream in columns.items()
+        }
+    )
 
 
 def _lineage_of(sql: str, known: Mapping[TableName, Mapping[str, str]]) -> ColumnLineage:

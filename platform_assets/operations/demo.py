@@ -6,6 +6,7 @@ Belongs here: the order of the stages and what counts as done. Not here: how any
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -89,14 +90,16 @@ def run_demo(environment: Environment, progress: Progress, *, new_days: int, see
     days = [LAST_DAY - timedelta(days=back) for back in reversed(range(new_days))]
     history = f"{FIRST_DAY}..{days[0] - timedelta(days=1) if days else LAST_DAY}"
     with ExitStack() as stack:
-        with timer.stage("start services"):
+        with timer.stage("start services, deliver history"):
+            # Upstream systems do not wait for Headwater to be up.
+            upstream = stack.enter_context(ThreadPoolExecutor(1))
+            delivered = upstream.submit(_deliver, environment, progress, history, seed, scale)
             # Automation is off for the history: what arrives in bulk is built by backfills, in a few large runs.
             off = partial(_automation, on=False)
             client = stack.enter_context(running(environment, port=0, before_daemon=off))
             instance = stack.enter_context(dg.DagsterInstance.from_config(str(environment.dagster_home)))
             pairs = Pairs(instance, Graph.of_workspace())
-        with timer.stage("deliver history"):
-            outcome.delivered += _deliver(environment, progress, history, seed, scale)
+            outcome.delivered += delivered.result()
             _until_noticed(environment, instance, progress)
         with timer.stage("backfill history") as built:
             built(_backfill(client, pairs, progress))

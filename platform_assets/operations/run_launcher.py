@@ -25,7 +25,10 @@ from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClass, serialize_value
 from dagster._serdes.config_class import ConfigurableClassData
 
+from resources import dbt_server
+
 PRELOADED = (
+    *dbt_server.PRELOADED,
     "dagster._cli",
     "dagster._daemon.cli",
     "dagster_dbt",
@@ -125,6 +128,7 @@ def _work(arguments: str, lock_file: Path) -> None:
     """What the worker does: Dagster's own command for one run, holding the lock."""
     from dagster._cli import cli
 
+    dbt_server.start()
     with lock_file.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         lock.write(str(os.getpid()))

@@ -7,6 +7,7 @@ Needs what `make demo` leaves behind in HEADWATER_HOME (default .headwater): the
 backfills write equal rows over it, in an instance of their own, so the demo's records stay as they are.
 """
 
+import importlib
 import os
 import statistics
 import subprocess
@@ -22,6 +23,7 @@ from rich.table import Table
 
 from platform_assets.definitions import build_defs
 from platform_assets.partitions import COMMERCE_DAILY, COMMERCE_WEEKLY
+from resources import dbt_server
 from resources.dbt import Dbt
 from resources.environment import Environment
 from resources.warehouse import Warehouse
@@ -159,6 +161,10 @@ def main(names: Sequence[str]) -> None:
     os.environ.update(environment.variables)
     if not (environment.home / "demo-report.json").exists():
         raise SystemExit(f"no demo in {environment.home}: run make demo first")
+    # As in a run worker; imported by then, before any thread is there.
+    for module in dbt_server.PRELOADED:
+        importlib.import_module(module)
+    dbt_server.start()
     table = Table("what", "ours", "against", "theirs", "ratio", "at most", title="Medians, ratios in one run")
     with tempfile.TemporaryDirectory() as folder, dg.DagsterInstance.local_temp(folder, _storage(folder)) as instance:
         bench = Bench(environment, instance)

@@ -1,6 +1,11 @@
 """Column-level lineage from compiled SQL."""
 
-from platform_assets.dbt_models.lineage import model_lineage
+from pathlib import Path
+
+import pytest
+
+from platform_assets.dbt_models import lineage
+from platform_assets.dbt_models.lineage import cached_lineage, model_lineage
 from resources.warehouse import TableName
 
 RAW = TableName("shop", "raw_sales")
@@ -48,3 +53,16 @@ def test_columns_are_followed_through_stars_windows_joins_and_aggregates() -> No
         "lines": (),
         "places": ((STAGED, "price"), (STAGED, "product_id")),
     }
+
+
+def test_lineage_is_worked_out_once_until_a_model_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(lineage, "model_lineage", lambda *given: calls.append(given) or model_lineage(*given))
+    cache, columns = tmp_path / "lineage.json", {RAW: {"id": "BIGINT", "qty": "BIGINT"}}
+    before = {"nodes": {"model.stg_sales": node("stg_sales", 'select id from "lake"."shop"."raw_sales"')}}
+    after = {"nodes": {"model.stg_sales": node("stg_sales", 'select qty as id from "lake"."shop"."raw_sales"')}}
+    for manifest, expected, times in [(before, "id", 1), (before, "id", 1), (after, "qty", 2)]:
+        assert cached_lineage(cache, manifest, columns)[STAGED].columns == {"id": ((RAW, expected),)}
+        assert len(calls) == times
+    cache.write_text("cut o")
+    assert cached_lineage(cache, after, columns)[STAGED].columns["id"] == ((RAW, "qty"),)
