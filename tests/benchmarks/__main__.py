@@ -7,6 +7,7 @@ Needs what `make demo` leaves behind in HEADWATER_HOME (default .headwater): the
 backfills write equal rows over it, in an instance of their own, so the demo's records stay as they are.
 """
 
+import contextlib
 import importlib
 import os
 import statistics
@@ -66,11 +67,13 @@ class Bench:
     def run(self, models: Sequence[str], first: str | None = None, last: str | None = None) -> None:
         """One Dagster run in this process."""
         tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last or first}
-        done = self.job.execute_in_process(
-            instance=self.instance,
-            tags={key: value for key, value in tags.items() if value} if first else {},
-            asset_selection=[dg.AssetKey(["commerce", model]) for model in models],
-        )
+        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+            done = self.job.execute_in_process(
+                instance=self.instance,
+                run_config={"loggers": {"console": {"config": {"log_level": "ERROR"}}}},
+                tags={key: value for key, value in tags.items() if value} if first else {},
+                asset_selection=[dg.AssetKey(["commerce", model]) for model in models],
+            )
         assert done.success
 
     def bare(self, arguments: Sequence[str]) -> None:
