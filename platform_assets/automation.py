@@ -25,9 +25,10 @@ _first_failure = (
     .with_label("failed for the first time since its upstream moved or it was last built")
 )
 
-_asked_for_or_built = (dg.AutomationCondition.newly_requested() | dg.AutomationCondition.newly_updated()).with_label(
-    "asked for or built"
-)
+_asked_for_or_built = (
+    # "Newly requested" means by the look before this one: what has moved since then is not in that request.
+    (dg.AutomationCondition.newly_requested() & ~_upstream_moved) | dg.AutomationCondition.newly_updated()
+).with_label("asked for or built")
 
 WHEN_UPSTREAM_COMPLETE = (
     (dg.AutomationCondition.newly_missing() | _upstream_moved | _first_failure).since(_asked_for_or_built)
@@ -41,6 +42,8 @@ WHEN_UPSTREAM_COMPLETE = (
   not exist in some mappings (dagster#34094); here a missing one always wins.
 * What arrived before automation first looked is built too. `since_last_handled()` forgets it, because it takes the
   first evaluation for the handling of all that is missing by then.
+* What moves between a request and the next look, a restart of the daemon included, is asked for again. A bare
+  `newly_requested()` would take it for handled.
 * A failed pair is asked for once more per failure: the edge of the *first* failure since its upstream moved. A bare
   `execution_failed()` is level-triggered, and its plain edge fires again after each failed retry; both repeat a
   deterministic failure for ever.

@@ -91,6 +91,14 @@ def test_a_redelivered_old_day_requests_its_week_again(ticks: Ticks) -> None:
     assert ticks.requested() == {"2017-01-02"}
 
 
+def test_what_arrives_between_a_request_and_the_next_look_is_not_lost(ticks: Ticks) -> None:
+    ticks.arrive(*FIRST_WEEK)
+    assert ticks.requested() == {"2017-01-02"}
+    ticks.arrive("2017-01-04")
+    assert ticks.requested() == {"2017-01-02"}
+    assert ticks.requested() == set()
+
+
 def test_a_hole_in_another_week_keeps_nobody_waiting(ticks: Ticks) -> None:
     ticks.arrive(*FIRST_WEEK[1:], *[f"2017-01-{day:02d}" for day in range(9, 16)])
     assert ticks.requested() == {"2017-01-09"}
