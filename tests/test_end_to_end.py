@@ -1,7 +1,5 @@
 """The real daemon, sensors and automation, in processes of their own, from a delivery to the week's mart."""
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
@@ -18,14 +16,9 @@ WEEK = "2017-01-02"
 RAW = TableName("commerce", "raw_transactions")
 MART = TableName("commerce", "product_weeks")
 UPSTREAM = TableName("commerce", "upstream_transactions")
+from tests.patience import wait
+
 PATIENCE_SECONDS = 300
-
-
-def wait(what: str, done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not done():
-        assert time.monotonic() < deadline, f"waited {PATIENCE_SECONDS} s for {what}"
-        time.sleep(1)
 
 
 def times_built(instance: dg.DagsterInstance, table: TableName, partition: str) -> int:
@@ -53,20 +46,20 @@ def test_deliveries_flow_by_themselves_and_a_broken_one_is_refused_by_name(
     deliver(environment.landing, select(["commerce"], "2017-01-02..2017-01-08"))
 
     with running(environment, 0), dg.DagsterInstance.from_config(str(environment.dagster_home)) as instance:
-        wait("the week", lambda: times_built(instance, MART, WEEK) == 1)
+        wait("the week", lambda: times_built(instance, MART, WEEK) == 1, PATIENCE_SECONDS)
         days = [f"2017-01-{day:02d}" for day in range(2, 9)]
         assert [times_built(instance, UPSTREAM, day) for day in days] == [1] * 7
         assert set(warehouse.partitions(RAW)) == set(days)
         first = warehouse.checksums(MART)[WEEK]
 
         deliver(environment.landing, {"commerce.transactions": ["2017-01-04"]}, incident="corrected")
-        wait("the corrected week", lambda: times_built(instance, MART, WEEK) == 2)
+        wait("the corrected week", lambda: times_built(instance, MART, WEEK) == 2, PATIENCE_SECONDS)
         assert warehouse.checksums(MART)[WEEK] != first
         assert [times_built(instance, RAW, day) for day in days] == [1, 1, 2, 1, 1, 1, 1]
 
         kept = warehouse.checksums(RAW)
         deliver(environment.landing, {"commerce.transactions": ["2017-01-05"]}, incident="truncated")
-        wait("the refusal", lambda: "2017-01-05" in refusals(instance))
+        wait("the refusal", lambda: "2017-01-05" in refusals(instance), PATIENCE_SECONDS)
         assert "part-00000.parquet" in refusals(instance)
         assert warehouse.checksums(RAW) == kept
         with pytest.raises(ServiceError, match="already runs"), running(environment, 0):
@@ -74,8 +67,8 @@ def test_deliveries_flow_by_themselves_and_a_broken_one_is_refused_by_name(
 
     with running(environment, 0) as client, dg.DagsterInstance.from_config(str(environment.dagster_home)) as instance:
         deliver(environment.landing, {"commerce.transactions": ["2017-01-05"]})
-        wait("the mended day", lambda: times_built(instance, RAW, "2017-01-05") == 2)
-        wait("the end of all runs", lambda: client.active_runs() == 0)
+        wait("the mended day", lambda: times_built(instance, RAW, "2017-01-05") == 2, PATIENCE_SECONDS)
+        wait("the end of all runs", lambda: client.active_runs() == 0, PATIENCE_SECONDS)
         assert [times_built(instance, UPSTREAM, day) for day in days] == [1, 1, 2, 3, 1, 1, 1], "lost or repeated"
 
     assert not guard.exists(), guard.read_text()

@@ -52,6 +52,13 @@ class DbtGraph:
 
     def spec(self, unique_id: str) -> dg.AssetSpec:
         """The asset of a model."""
+        return self._specs[unique_id]
+
+    @cached_property
+    def _specs(self) -> Mapping[str, dg.AssetSpec]:
+        return {model: self._made(model) for models in self.models().values() for model in models}
+
+    def _made(self, unique_id: str) -> dg.AssetSpec:
         spec = self.translator.get_asset_spec(self.manifest, unique_id, None)
         declared = self.manifest["nodes"][unique_id]["columns"].values()
         types = {column["name"].lower(): column.get("data_type") or "" for column in declared}

@@ -18,11 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from platform_assets.operations.graph import UNPARTITIONED
 from platform_assets.partition_checker.requirements import NONE, BoolArray, IntArray, Requirement
 
 FORMAT = 1
-UNPARTITIONED = ""
-"""The partition of the one pair of an asset without partitions, as in platform_assets/operations/graph.py."""
 
 Durations = Mapping[str, Sequence[float]]
 """Past seconds per run of each asset."""

@@ -5,9 +5,9 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable
 from pathlib import Path
+
+from tests.patience import wait
 
 PATIENCE_SECONDS = 60
 
@@ -33,13 +33,6 @@ def holder(kind: str) -> tuple[subprocess.Popen[str], list[str]]:
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(HOLDER), kind], stdout=subprocess.PIPE, text=True)
     assert process.stdout
     return process, process.stdout.readline().split()
-
-
-def wait(what: str, done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not done():
-        assert time.monotonic() < deadline, f"waited {PATIENCE_SECONDS} s for {what}"
-        time.sleep(0.05)
 
 
 def lives(address: str) -> bool:
@@ -76,7 +69,7 @@ def test_commands_run_side_by_side_and_end_with_their_client_and_the_server_with
         assert running[1].poll() is None
         process.kill()
         assert running[1].wait(PATIENCE_SECONDS) == 1
-        wait("the server to end", lambda: not lives(command[-1]))
+        wait("the server to end", lambda: not lives(command[-1]), PATIENCE_SECONDS)
         for client in running:
             client.communicate()
     finally:

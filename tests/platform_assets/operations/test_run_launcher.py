@@ -2,8 +2,7 @@
 
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -13,18 +12,12 @@ from dagster._core.launcher import LaunchRunContext, WorkerStatus
 from platform_assets.operations.run_launcher import WarmRunLauncher
 from platform_assets.operations.services import instance_settings
 from resources.environment import Environment
+from tests.patience import wait
 from tests.platform_assets.operations.sleeper import sleeper
 
 pytestmark = pytest.mark.xdist_group("daemon")
 
 PATIENCE_SECONDS = 60
-
-
-def wait(what: str, done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not done():
-        assert time.monotonic() < deadline, f"waited {PATIENCE_SECONDS} s for {what}"
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -58,7 +51,7 @@ def run(instance: dg.DagsterInstance, launcher: WarmRunLauncher, go: Path) -> dg
         job_code_origin=dg.reconstructable(sleeper).get_python_origin(),
     )
     launcher.launch_run(LaunchRunContext(run, None))
-    wait("the run to start", lambda: status(instance, run) == dg.DagsterRunStatus.STARTED)
+    wait("the run to start", lambda: status(instance, run) == dg.DagsterRunStatus.STARTED, PATIENCE_SECONDS)
     return run
 
 
@@ -87,15 +80,15 @@ def test_a_run_has_a_worker_of_its_own_that_ends_with_it(
     assert worker(instance, run) != os.getpid()
     assert health(launcher, run) == WorkerStatus.RUNNING
     go.touch()
-    wait("the run to end", lambda: status(instance, run) == dg.DagsterRunStatus.SUCCESS)
-    wait("its worker to end", lambda: health(launcher, run) == WorkerStatus.NOT_FOUND)
+    wait("the run to end", lambda: status(instance, run) == dg.DagsterRunStatus.SUCCESS, PATIENCE_SECONDS)
+    wait("its worker to end", lambda: health(launcher, run) == WorkerStatus.NOT_FOUND, PATIENCE_SECONDS)
 
 
 def test_a_killed_worker_is_noticed_by_any_process(
     instance: dg.DagsterInstance, launcher: WarmRunLauncher, run: dg.DagsterRun, environment: Environment
 ) -> None:
     os.kill(worker(instance, run), signal.SIGKILL)
-    wait("its end to be noticed", lambda: health(launcher, run) == WorkerStatus.NOT_FOUND)
+    wait("its end to be noticed", lambda: health(launcher, run) == WorkerStatus.NOT_FOUND, PATIENCE_SECONDS)
     another = WarmRunLauncher(str(environment.dagster_home / "workers"))
     assert health(another, run) == WorkerStatus.NOT_FOUND
 
@@ -104,7 +97,7 @@ def test_a_run_is_interrupted_on_request(
     instance: dg.DagsterInstance, launcher: WarmRunLauncher, run: dg.DagsterRun
 ) -> None:
     assert launcher.terminate(run.run_id)
-    wait("the run to end", lambda: status(instance, run) == dg.DagsterRunStatus.CANCELED)
+    wait("the run to end", lambda: status(instance, run) == dg.DagsterRunStatus.CANCELED, PATIENCE_SECONDS)
     assert not launcher.terminate(run.run_id)
 
 
@@ -112,6 +105,6 @@ def test_a_request_to_end_a_run_whose_worker_is_gone_ends_it(
     instance: dg.DagsterInstance, launcher: WarmRunLauncher, run: dg.DagsterRun
 ) -> None:
     os.kill(worker(instance, run), signal.SIGKILL)
-    wait("its end to be noticed", lambda: health(launcher, run) == WorkerStatus.NOT_FOUND)
+    wait("its end to be noticed", lambda: health(launcher, run) == WorkerStatus.NOT_FOUND, PATIENCE_SECONDS)
     assert not launcher.terminate(run.run_id)
     assert status(instance, run) == dg.DagsterRunStatus.CANCELED
