@@ -6,8 +6,10 @@ import dagster as dg
 
 from ml_assets.demand.assets import demand_training_set, feature_drift, product_week_features
 from ml_assets.demand.folds import demand_folds
-from platform_assets.automation import WHEN_UPSTREAM_COMPLETE, automation_sensor
+from platform_assets.automation import automation_sensor, when_upstream_complete
 from platform_assets.freshness.checks import build_freshness
+from platform_assets.partition_checker.checker import PartitionChecker
+from platform_assets.partition_checker.reconcile import build_partition_health
 from platform_assets.teams import team_of
 from resources.environment import Environment
 from resources.model_registry import ModelRegistry
@@ -15,7 +17,7 @@ from resources.warehouse import Warehouse
 
 
 def build_defs(*, resources: Mapping[str, object]) -> dg.Definitions:
-    """The location's definitions over `resources`: `warehouse` and `model_registry`."""
+    """The location's definitions over `resources`: `warehouse`, `model_registry` and `checker`."""
     assets = dg.map_asset_specs(_with_defaults, [product_week_features, demand_training_set, demand_folds])
     graph = dg.Definitions(
         assets=assets,
@@ -24,13 +26,15 @@ def build_defs(*, resources: Mapping[str, object]) -> dg.Definitions:
         resources=dict(resources),
         executor=dg.in_process_executor,
     )
-    return dg.Definitions.merge(graph, build_freshness("ml_assets", graph, {}))
+    return dg.Definitions.merge(
+        graph, build_freshness("ml_assets", graph, {}), build_partition_health("ml_assets", graph)
+    )
 
 
 def _with_defaults(spec: dg.AssetSpec) -> dg.AssetSpec:
     team = team_of(spec.key.path[0])
     return spec.replace_attributes(
-        group_name=team.name, owners=[team.owner], automation_condition=WHEN_UPSTREAM_COMPLETE
+        group_name=team.name, owners=[team.owner], automation_condition=when_upstream_complete(spec)
     )
 
 
@@ -39,5 +43,9 @@ def defs() -> dg.Definitions:
     """The definitions in the environment that the process's settings name."""
     environment = Environment.current()
     return build_defs(
-        resources={"warehouse": Warehouse.of(environment), "model_registry": ModelRegistry.of(environment)}
+        resources={
+            "warehouse": Warehouse.of(environment),
+            "model_registry": ModelRegistry.of(environment),
+            "checker": PartitionChecker.of(environment),
+        }
     )

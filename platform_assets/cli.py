@@ -17,7 +17,13 @@ from resources.environment import Environment, SettingError
 # Dagster marks partition mappings and single-run backfills as beta; the release is pinned and the tests drive them.
 warnings.filterwarnings("ignore", message="Parameter `")
 
-_FOREIGN = {"feed": "platform_assets.feed.command:feed"}
+_FOREIGN = {
+    "check": "platform_assets.partition_checker.command:check",
+    "explain": "platform_assets.recovery.command:explain",
+    "feed": "platform_assets.feed.command:feed",
+    "plan": "platform_assets.recovery.command:plan",
+    "recover": "platform_assets.recovery.command:recover",
+}
 """Commands that live beside what they do, imported when first used."""
 
 

@@ -8,6 +8,9 @@ import dagster as dg
 from platform_assets.automation import automation_sensor
 from platform_assets.dbt_models.assets import DbtGraph, build_dbt_assets
 from platform_assets.freshness.checks import build_freshness
+from platform_assets.partition_checker.checker import PartitionChecker
+from platform_assets.partition_checker.reconcile import build_partition_health, build_reconciliation
+from platform_assets.recovery.jobs import build_recovery
 from platform_assets.sources.assets import build_sources
 from platform_assets.sources.catalogue import SOURCES
 from resources.dbt import Dbt
@@ -16,12 +19,14 @@ from resources.warehouse import TableName, Warehouse
 
 
 def build_defs(*, resources: Mapping[str, object]) -> dg.Definitions:
-    """The location's definitions over `resources`: `warehouse`, `dbt` and what else its assets name."""
+    """The location's definitions over `resources`: `warehouse`, `dbt` and `checker`."""
     dbt = resources["dbt"]
     assert isinstance(dbt, Dbt)
     raw_tables = {TableName.of_key(source.raw_key): source.stored_columns for source in SOURCES}
     graph = dg.Definitions.merge(
         build_sources(SOURCES),
+        build_reconciliation(),
+        build_recovery(),
         dg.Definitions(
             assets=build_dbt_assets(DbtGraph(dbt.manifest(), raw_tables, Path(dbt.target) / "lineage.json")),
             sensors=[automation_sensor("platform_assets")],
@@ -30,11 +35,19 @@ def build_defs(*, resources: Mapping[str, object]) -> dg.Definitions:
         ),
     )
     due_after = {key: source.expected_by for source in SOURCES for key in (source.upstream_key, source.raw_key)}
-    return dg.Definitions.merge(graph, build_freshness("platform_assets", graph, due_after))
+    return dg.Definitions.merge(
+        graph, build_freshness("platform_assets", graph, due_after), build_partition_health("platform_assets", graph)
+    )
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
     """The definitions in the environment that the process's settings name."""
     environment = Environment.current()
-    return build_defs(resources={"warehouse": Warehouse.of(environment), "dbt": Dbt.of(environment)})
+    return build_defs(
+        resources={
+            "warehouse": Warehouse.of(environment),
+            "dbt": Dbt.of(environment),
+            "checker": PartitionChecker.of(environment),
+        }
+    )

@@ -24,6 +24,7 @@ TEAMS = {
     team.name: team
     for team in (
         Team("commerce", "commerce-data@example.com", "Grocery retail: the 84.51° Complete Journey."),
+        Team("platform", "platform@example.com", "Headwater itself: what it knows of everybody's data."),
         Team("webtoon", "webtoon-data@example.com", "Web comics: a synthetic reading log."),
     )
 }

@@ -56,6 +56,10 @@ class Dbt(dg.ConfigurableResource["Dbt"]):
             },
         )
 
+    def of_folder(self, project: Path, target: Path) -> "Dbt":
+        """The dbt project in another folder, over the same lake; what it compiles is kept in the folder `target`."""
+        return Dbt(project=str(project), target=str(target), variables=self.variables)
+
     def manifest(self) -> Mapping[str, Any]:
         """The project's manifest with compiled SQL; dbt compiles it anew only when a file of the project changed.
 

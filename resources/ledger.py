@@ -1,29 +1,39 @@
 """Receipts: what each materialized pair was built from and what came of it.
 
-Belongs here: the receipt itself, and storing and reading receipts beside the lake's catalog. Not here: comparing
-receipts with storage (`platform_assets/partition_checker/`), and when one is written (the steps).
+Belongs here: the receipt itself, attempts to build a pair, launched recoveries, and storing these beside the lake's
+catalog. Not here: comparing receipts with storage (`platform_assets/partition_checker/`), and when one is written
+(`platform_assets/partition_checker/build.py`).
 """
 
 import json
+import struct
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from functools import cache, cached_property
+from dataclasses import dataclass, field, fields
+from functools import cached_property, reduce
 from hashlib import blake2b
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+from zlib import crc32
 
 import dagster as dg
+import numpy as np
 import sqlalchemy as db
+from numpy.typing import NDArray
 from pydantic import Field
+from sqlalchemy.dialects.postgresql import TEXT
 
+from resources.database import place_of, transaction
 from resources.environment import Environment
 
+Mark: TypeAlias = tuple[int, int]
+"""Digest of one pair's content as two signed 64-bit numbers; the marks of several pairs add up, in any order."""
+
+Marks: TypeAlias = NDArray[np.int64]
+"""Marks of many pairs: one row of two a pair. Sums wrap around."""
+
 _ROWS_A_STATEMENT = 400
-_BUSY_SECONDS = 60
-_CREATION = 4_731_902
-"""Key of the PostgreSQL advisory lock under which the table is created."""
+_TWO_NUMBERS = struct.Struct("<qq")
 
 
 class LedgerError(RuntimeError):
@@ -32,7 +42,7 @@ class LedgerError(RuntimeError):
 
 @dataclass(frozen=True)
 class Input:
-    """An upstream pair as it was read: the id of its receipt, and the digest of its content alone.
+    """An upstream pair as it was read: the id of its receipt, and the content that its readers compare.
 
     A delivery of an upstream system has no receipt; its data version stands for both.
     """
@@ -42,14 +52,39 @@ class Input:
     id: str
     content: str
 
+    @property
+    def mark(self) -> Mark:
+        """Changes when the content does."""
+        return mark_of(self.asset, self.partition, self.content)
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file outside the lake that holds the pair, as a model file does; `bytes` is its size."""
+
+    path: str
+    bytes: int
+
 
 @dataclass(frozen=True)
 class Receipt:
     """What one materialization of a pair left behind.
 
-    `asset` is "team/entity"; `partition` is "" for an asset without partitions; `rows` is None where there are none
-    to count; `snapshot` is the lake's; `recorded_at` is in seconds since 1970, UTC. `reused` says that the pair was
-    asked for and not computed, because everything it reads was as before.
+    Attributes:
+        asset: "team/entity".
+        partition: "" for an asset without partitions.
+        code_version: of the code that computed it.
+        inputs: what it read.
+        rows: None where there are none to count.
+        checksum: of the rows in any order.
+        schema: the columns and their types, as `schema_text` writes them.
+        environment: where it is.
+        run_id: the Dagster run that left it.
+        snapshot: the lake's first snapshot that holds it.
+        files: those outside the lake that hold it.
+        extends: the older content that this one only adds columns to; its readers need not follow.
+        recorded_at: seconds since 1970, UTC.
+        reused: the pair was asked for and not computed, because everything it reads was as before.
     """
 
     asset: str
@@ -62,6 +97,8 @@ class Receipt:
     environment: str
     run_id: str
     snapshot: int | None = None
+    files: tuple[StoredFile, ...] = ()
+    extends: str | None = None
     recorded_at: float = field(default_factory=time.time)
     reused: bool = False
 
@@ -76,25 +113,71 @@ class Receipt:
 
         The ids of the inputs are part of it, so that equal work has equal ids and an id stands for its whole ancestry.
         """
-        inputs = sorted((read.asset, read.partition, read.id) for read in self.inputs)
-        return digest(self.asset, self.partition, self.code_version, inputs, self.content)
+        return digest(self.asset, self.partition, self.code_version, self.inputs_id, self.content)
 
     @cached_property
-    def inputs_content(self) -> str:
-        """Digest of the content of every input; see `contents_digest`."""
-        return contents_digest((read.asset, read.partition, read.content) for read in self.inputs)
+    def inputs_id(self) -> str:
+        """Digest of the ids of the inputs, in any order."""
+        return digest(*sorted((read.asset, read.partition, read.id) for read in self.inputs))
+
+    @cached_property
+    def inputs_mark(self) -> Mark:
+        """Sum of the inputs' marks: changes when the content of any does, or when one more or less is read."""
+        return sum_of(read.mark for read in self.inputs)
+
+    @property
+    def read_as(self) -> str:
+        """The content that readers of the pair compare."""
+        return self.extends or self.content
+
+
+@dataclass(frozen=True, eq=False)
+class Standings:
+    """The current receipts of one asset as columns, one entry a pair, as much as a check over many pairs needs.
+
+    `forged` tells whose receipt is not as it was written.
+    """
+
+    partitions: Sequence[str]
+    ids: Sequence[str]
+    read_as: Sequence[str]
+    code_versions: Sequence[str]
+    rows: Sequence[int | None]
+    snapshots: Sequence[int | None]
+    recorded_at: Sequence[float]
+    files: Sequence[str]
+    marks: Marks
+    inputs_marks: Marks
+    forged: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Standing:
-    """The current receipt of a pair, as much of it as a check over many pairs needs."""
+class Attempt:
+    """The last attempt to build a pair, as long as no receipt came of it; `error` is empty while it goes on."""
 
-    id: str
-    content: str
-    code_version: str
-    inputs_content: str
-    rows: int | None
-    recorded_at: float
+    asset: str
+    partition: str
+    run_id: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """A launched plan.
+
+    Attributes:
+        plan_id: of the plan.
+        planned_at: when the plan was made, in seconds since 1970.
+        pairs: the partitions it rebuilds, by asset.
+        roots: those of them that are computed whether or not anything they read has changed.
+        backfills: the Dagster backfills that carry it out, the newest last.
+    """
+
+    plan_id: str
+    planned_at: float
+    pairs: Mapping[str, Sequence[str]]
+    roots: Mapping[str, Sequence[str]]
+    backfills: tuple[str, ...] = ()
 
 
 class Ledger(dg.ConfigurableResource["Ledger"]):
@@ -111,26 +194,24 @@ class Ledger(dg.ConfigurableResource["Ledger"]):
     def record(self, receipts: Sequence[Receipt]) -> None:
         """Store `receipts` as the current ones of their pairs, in one transaction; older ones stay as history.
 
+        The pairs' attempts are over with it.
+
         Raises:
             LedgerError: the database cannot be written.
         """
-        partitions: dict[str, list[str]] = {}
-        for receipt in receipts:
-            partitions.setdefault(receipt.asset, []).append(receipt.partition)
+        if not receipts:
+            return
         with self._transaction(writes=True) as connection:
-            for asset, keys in partitions.items():
+            for asset, keys in _by_asset(receipts).items():
                 for some in _chunks(keys):
-                    connection.execute(
-                        db.update(_RECEIPTS)
-                        .where(self._mine(asset), _RECEIPTS.c.current, _RECEIPTS.c.partition.in_(some))
-                        .values(current=False)
-                    )
-            if receipts:
-                connection.execute(db.insert(_RECEIPTS), [_row(receipt) for receipt in receipts])
+                    mine = self._pairs(_RECEIPTS, asset, some)
+                    connection.execute(db.update(_RECEIPTS).where(mine, _RECEIPTS.c.current).values(current=False))
+                    connection.execute(db.delete(_ATTEMPTS).where(self._pairs(_ATTEMPTS, asset, some)))
+            connection.execute(db.insert(_RECEIPTS), [_row(receipt) for receipt in receipts])
 
     def current(self, asset: str, partitions: Sequence[str] | None = None) -> dict[str, Receipt]:
         """The current receipts of `asset` by partition, of all or of `partitions`."""
-        query = db.select(_RECEIPTS).where(self._mine(asset), _RECEIPTS.c.current)
+        query = db.select(_RECEIPTS).where(self._mine(_RECEIPTS, asset), _RECEIPTS.c.current)
         with self._transaction() as connection:
             if partitions is None:
                 rows = connection.execute(query).all()
@@ -145,52 +226,148 @@ class Ledger(dg.ConfigurableResource["Ledger"]):
     def history(self, asset: str, partition: str) -> list[Receipt]:
         """Every receipt that a pair has had, the newest first."""
         query = (
-            db.select(_RECEIPTS)
-            .where(self._mine(asset), _RECEIPTS.c.partition == partition)
-            .order_by(_RECEIPTS.c.number.desc())
+            db.select(_RECEIPTS).where(self._pairs(_RECEIPTS, asset, [partition])).order_by(_RECEIPTS.c.number.desc())
         )
         with self._transaction() as connection:
             return [_receipt(row) for row in connection.execute(query)]
 
-    def standings(self, assets: Sequence[str] | None = None) -> dict[str, dict[str, Standing]]:
-        """The current receipts by asset and partition, without what each was built from."""
-        columns = [_RECEIPTS.c[name] for name in ("asset", "partition", *Standing.__dataclass_fields__)]
-        query = db.select(*columns).where(_RECEIPTS.c.environment == self.environment, _RECEIPTS.c.current)
-        if assets is not None:
-            query = query.where(_RECEIPTS.c.asset.in_(assets))
-        found: dict[str, dict[str, Standing]] = {}
+    def standings(
+        self, assets: Sequence[str] | None = None, spans: Mapping[str, tuple[str, str]] | None = None
+    ) -> dict[str, Standings]:
+        """The current receipts by asset, of all or of `assets`; an asset without any is left out.
+
+        `spans` limits an asset to the partitions whose keys sort between a first and a last one.
+        """
+        found: dict[str, Standings] = {}
         with self._transaction() as connection:
-            for row in connection.execute(query):
-                facts: tuple[Any, ...] = tuple(row)
-                found.setdefault(facts[0], {})[facts[1]] = Standing(*facts[2:])
+            if assets is None:
+                query = db.select(_RECEIPTS.c.asset).distinct().where(_RECEIPTS.c.environment == self.environment)
+                assets = list(connection.execute(query).scalars())
+            for asset in assets:
+                # Plain tuples from the driver: a million receipts are read here.
+                rows = connection.execute(_STANDING, self._span(asset, spans)).cursor.fetchall()
+                if rows:
+                    found[asset] = _standings(rows)
         return found
 
     def forget(self, asset: str, partitions: Sequence[str]) -> None:
         """Leave the pairs without a current receipt; their history stays."""
         with self._transaction(writes=True) as connection:
             for some in _chunks(partitions):
-                connection.execute(
-                    db.update(_RECEIPTS).where(self._mine(asset), _RECEIPTS.c.partition.in_(some)).values(current=False)
-                )
+                mine = self._pairs(_RECEIPTS, asset, some)
+                connection.execute(db.update(_RECEIPTS).where(mine, _RECEIPTS.c.current).values(current=False))
 
-    def _mine(self, asset: str) -> db.ColumnElement[bool]:
-        return db.and_(_RECEIPTS.c.environment == self.environment, _RECEIPTS.c.asset == asset)
+    def begin(self, pairs: Mapping[str, Sequence[str]], run_id: str) -> None:
+        """Note that run `run_id` now tries to build `pairs`, by asset."""
+        with self._transaction(writes=True) as connection:
+            for asset, keys in pairs.items():
+                for some in _chunks(keys):
+                    connection.execute(db.delete(_ATTEMPTS).where(self._pairs(_ATTEMPTS, asset, some)))
+            tried = [
+                {"environment": self.environment, "asset": asset, "partition": key, "run_id": run_id, "error": ""}
+                for asset, keys in pairs.items()
+                for key in keys
+            ]
+            if tried:
+                connection.execute(db.insert(_ATTEMPTS), tried)
+
+    def failed(self, run_id: str, error: str) -> None:
+        """Note why the pairs that run `run_id` has left without a receipt were not built."""
+        mine = db.and_(_ATTEMPTS.c.environment == self.environment, _ATTEMPTS.c.run_id == run_id)
+        with self._transaction(writes=True) as connection:
+            connection.execute(db.update(_ATTEMPTS).where(mine).values(error=error))
+
+    def attempts(self, assets: Sequence[str] | None = None) -> list[Attempt]:
+        """Every attempt of which no receipt has come, of all or of `assets`."""
+        query = db.select(_ATTEMPTS).where(_ATTEMPTS.c.environment == self.environment)
+        if assets is not None:
+            query = query.where(_ATTEMPTS.c.asset.in_(assets))
+        with self._transaction() as connection:
+            return [Attempt(row.asset, row.partition, row.run_id, row.error) for row in connection.execute(query)]
+
+    @contextmanager
+    def launching(self) -> Iterator["Launches"]:
+        """Hold the list of launched recoveries: nobody else launches one meanwhile, on any machine."""
+        with self._transaction(writes=True) as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(db.text("lock table headwater_recoveries in exclusive mode"))
+            yield Launches(connection, self.environment)
+
+    def recovery(self, plan_id: str) -> Recovery | None:
+        """The launched plan with that id."""
+        with self._transaction() as connection:
+            return Launches(connection, self.environment).get(plan_id)
+
+    def _mine(self, table: db.Table, asset: str) -> db.ColumnElement[bool]:
+        return db.and_(table.c.environment == self.environment, table.c.asset == asset)
+
+    def _pairs(self, table: db.Table, asset: str, partitions: Sequence[str]) -> db.ColumnElement[bool]:
+        return db.and_(self._mine(table, asset), table.c.partition.in_(partitions))
+
+    def _span(self, asset: str, spans: Mapping[str, tuple[str, str]] | None) -> dict[str, str]:
+        first, last = (spans or {}).get(asset, ("", _LAST))
+        return {"environment": self.environment, "asset": asset, "first": first, "last": last}
 
     @contextmanager
     def _transaction(self, writes: bool = False) -> Iterator[db.Connection]:
         try:
-            with _connected(self.uri).connect().execution_options(writes=writes) as connection, connection.begin():
+            with transaction(self.uri, _TABLES, writes) as connection:
                 yield connection
         except db.exc.DBAPIError as error:
             raise LedgerError(
-                f"the receipts in {db.make_url(self.uri).render_as_string(hide_password=True)} cannot be read or "
-                f"written ({error.orig}); make that database readable and writable, then try again"
+                f"the receipts in {place_of(self.uri)} cannot be read or written ({error.orig}); make that database "
+                "readable and writable, then try again"
             ) from error
 
 
-def confirmed(receipt: Receipt, run_id: str) -> Receipt:
-    """The same receipt for another run that found nothing to compute."""
-    return replace(receipt, run_id=run_id, recorded_at=time.time(), reused=True)
+class Launches:
+    """The launched recoveries of one environment, in the transaction of `Ledger.launching`."""
+
+    def __init__(self, connection: db.Connection, environment: str) -> None:
+        self._connection, self._environment = connection, environment
+
+    def get(self, plan_id: str) -> Recovery | None:
+        """The launched plan with that id."""
+        return next(iter(self._read(_RECOVERIES.c.plan_id == plan_id)), None)
+
+    def all(self) -> list[Recovery]:
+        """Every launched plan, the newest first."""
+        return self._read(db.true())
+
+    def add(self, recovery: Recovery, backfill: str) -> None:
+        """Note that `backfill` carries out the recovery, or what remains of it."""
+        known = self.get(recovery.plan_id)
+        if known:
+            mine = db.and_(self._mine(), _RECOVERIES.c.plan_id == recovery.plan_id)
+            backfills = json.dumps([*known.backfills, backfill])
+            self._connection.execute(db.update(_RECOVERIES).where(mine).values(backfills=backfills))
+            return
+        self._connection.execute(
+            db.insert(_RECOVERIES).values(
+                environment=self._environment,
+                plan_id=recovery.plan_id,
+                planned_at=recovery.planned_at,
+                pairs=json.dumps(recovery.pairs),
+                roots=json.dumps(recovery.roots),
+                backfills=json.dumps([backfill]),
+            )
+        )
+
+    def _mine(self) -> db.ColumnElement[bool]:
+        return _RECOVERIES.c.environment == self._environment
+
+    def _read(self, which: db.ColumnElement[bool]) -> list[Recovery]:
+        query = db.select(_RECOVERIES).where(self._mine(), which).order_by(_RECOVERIES.c.planned_at.desc())
+        return [
+            Recovery(
+                row.plan_id,
+                row.planned_at,
+                json.loads(row.pairs),
+                json.loads(row.roots),
+                tuple(json.loads(row.backfills)),
+            )
+            for row in self._connection.execute(query)
+        ]
 
 
 def digest(*parts: object) -> str:
@@ -198,79 +375,176 @@ def digest(*parts: object) -> str:
     return blake2b(json.dumps(parts, separators=(",", ":")).encode(), digest_size=16).hexdigest()
 
 
-def contents_digest(contents: "Iterator[tuple[str, str, str]] | Sequence[tuple[str, str, str]]") -> str:
-    """Digest of (asset, partition, content) triples in any order: changes exactly when an input's content does."""
-    lines = sorted("\0".join(content) for content in contents)
-    return blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
+def mark_of(asset: str, partition: str, content: str) -> Mark:
+    """The mark of one pair with that content."""
+    first, second = _TWO_NUMBERS.unpack(blake2b(f"{asset}\0{partition}\0{content}".encode(), digest_size=16).digest())
+    return first, second
 
 
-_METADATA = db.MetaData()
+def sum_of(marks: Iterable[Mark]) -> Mark:
+    """The sum of marks, each of its two numbers wrapping around at 64 bits."""
+    first = second = 0
+    for one, two in marks:
+        first, second = first + one, second + two
+    return _wrapped(first), _wrapped(second)
+
+
+def schema_text(columns: Mapping[str, str]) -> str:
+    """Columns and their types as a receipt holds them: by name, so that their order does not count."""
+    return json.dumps(dict(sorted(columns.items())), separators=(",", ":"))
+
+
+def schema_columns(schema: str) -> dict[str, str]:
+    """The columns and types that `schema_text` wrote; none where there is no table."""
+    return dict(json.loads(schema)) if schema else {}
+
+
+def _wrapped(number: int) -> int:
+    return (number + 2**63) % 2**64 - 2**63
+
+
+_TABLES = db.MetaData()
+_KEY = db.Text().with_variant(TEXT(collation="C"), "postgresql")
+"""Partition keys, which sort by their characters everywhere."""
+
 _RECEIPTS = db.Table(
     "headwater_receipts",
-    _METADATA,
+    _TABLES,
     db.Column("number", db.Integer, primary_key=True),
     db.Column("environment", db.Text, nullable=False),
     db.Column("asset", db.Text, nullable=False),
-    db.Column("partition", db.Text, nullable=False),
+    db.Column("partition", _KEY, nullable=False),
     db.Column("current", db.Boolean, nullable=False),
     db.Column("id", db.Text, nullable=False),
-    db.Column("content", db.Text, nullable=False),
+    db.Column("read_as", db.Text, nullable=False),
     db.Column("code_version", db.Text, nullable=False),
-    db.Column("inputs_content", db.Text, nullable=False),
+    db.Column("inputs_id", db.Text, nullable=False),
     db.Column("inputs", db.Text, nullable=False),
     db.Column("rows", db.BigInteger),
     db.Column("checksum", db.Text, nullable=False),
     db.Column("schema", db.Text, nullable=False),
+    db.Column("extends", db.Text),
     db.Column("snapshot", db.BigInteger),
+    db.Column("files", db.Text, nullable=False),
+    db.Column("mark_1", db.BigInteger, nullable=False),
+    db.Column("mark_2", db.BigInteger, nullable=False),
+    db.Column("inputs_mark_1", db.BigInteger, nullable=False),
+    db.Column("inputs_mark_2", db.BigInteger, nullable=False),
     db.Column("run_id", db.Text, nullable=False),
     db.Column("recorded_at", db.Float(53), nullable=False),
     db.Column("reused", db.Boolean, nullable=False),
+    db.Column("seal", db.BigInteger, nullable=False),
     db.Index("headwater_receipts_of_pair", "environment", "asset", "current", "partition"),
+)
+_ATTEMPTS = db.Table(
+    "headwater_attempts",
+    _TABLES,
+    db.Column("environment", db.Text, primary_key=True),
+    db.Column("asset", db.Text, primary_key=True),
+    db.Column("partition", _KEY, primary_key=True),
+    db.Column("run_id", db.Text, nullable=False),
+    db.Column("error", db.Text, nullable=False),
+)
+_RECOVERIES = db.Table(
+    "headwater_recoveries",
+    _TABLES,
+    db.Column("environment", db.Text, primary_key=True),
+    db.Column("plan_id", db.Text, primary_key=True),
+    db.Column("planned_at", db.Float(53), nullable=False),
+    db.Column("pairs", db.Text, nullable=False),
+    db.Column("roots", db.Text, nullable=False),
+    db.Column("backfills", db.Text, nullable=False),
+)
+_LAST = "\U0010ffff"
+"""Sorts after every partition key."""
+
+_SEALED = (
+    ("asset", "partition", "id", "read_as", "code_version", "inputs_id", "rows", "checksum", "schema", "extends")
+    + ("snapshot", "files", "mark_1", "mark_2", "inputs_mark_1", "inputs_mark_2", "run_id")
+)  # fmt: skip
+"""The columns that `seal` vouches for; `inputs` by `inputs_id`, which a deep check computes anew."""
+
+_BETWEEN = "\x1f"
+_SEALED_TEXTS: list[Any] = [db.func.coalesce(db.cast(_RECEIPTS.c[name], db.Text), "None") for name in _SEALED]
+_SEALED_TEXT = reduce(lambda text, column: text + _BETWEEN + column, _SEALED_TEXTS)
+_READ = (
+    ("partition", "id", "read_as", "code_version", "rows", "snapshot", "recorded_at", "files")
+    + ("mark_1", "mark_2", "inputs_mark_1", "inputs_mark_2", "seal")
+)  # fmt: skip
+_STANDING = (
+    # A million of these are read and compared in seconds: the database writes the sealed text.
+    db.select(*[_RECEIPTS.c[name] for name in _READ], _SEALED_TEXT)
+    .where(
+        _RECEIPTS.c.environment == db.bindparam("environment"),
+        _RECEIPTS.c.asset == db.bindparam("asset"),
+        _RECEIPTS.c.current,
+        _RECEIPTS.c.partition.between(db.bindparam("first"), db.bindparam("last")),
+    )
+    .order_by(_RECEIPTS.c.partition)
 )
 
 
+def _seal(sealed: str) -> int:
+    """Checksum of the sealed columns: an edit by hand breaks it. It is no signature."""
+    return crc32(sealed.encode())
+
+
+def _standings(rows: Sequence[tuple[Any, ...]]) -> Standings:
+    *known, sealed = zip(*rows, strict=True)
+    columns = dict(zip(_READ, known, strict=True))
+    return Standings(
+        partitions=columns["partition"],
+        ids=columns["id"],
+        read_as=columns["read_as"],
+        code_versions=columns["code_version"],
+        rows=columns["rows"],
+        snapshots=columns["snapshot"],
+        recorded_at=columns["recorded_at"],
+        files=columns["files"],
+        marks=np.array([columns["mark_1"], columns["mark_2"]], np.int64).T,
+        inputs_marks=np.array([columns["inputs_mark_1"], columns["inputs_mark_2"]], np.int64).T,
+        forged=np.array([*map(_seal, sealed)], np.int64) != np.array(columns["seal"], np.int64),
+    )
+
+
 def _row(receipt: Receipt) -> Mapping[str, object]:
-    names = [column.name for column in _RECEIPTS.c if hasattr(receipt, column.name)]
-    facts = {name: getattr(receipt, name) for name in names}
-    return {**facts, "inputs": json.dumps([list(asdict(read).values()) for read in receipt.inputs]), "current": True}
+    mark = mark_of(receipt.asset, receipt.partition, receipt.read_as)
+    facts: dict[str, Any] = {
+        **{column.name: getattr(receipt, column.name) for column in _RECEIPTS.c if hasattr(receipt, column.name)},
+        "inputs": json.dumps([_values(read) for read in receipt.inputs]),
+        "files": json.dumps([_values(file) for file in receipt.files]) if receipt.files else "",
+        "mark_1": mark[0],
+        "mark_2": mark[1],
+        "inputs_mark_1": receipt.inputs_mark[0],
+        "inputs_mark_2": receipt.inputs_mark[1],
+        "current": True,
+    }
+    return {**facts, "seal": _seal(_BETWEEN.join(str(facts[name]) for name in _SEALED))}
+
+
+def _values(record: Any) -> list[Any]:
+    return [getattr(record, column.name) for column in fields(record)]
+
+
+def stored_files(files: str) -> tuple[StoredFile, ...]:
+    """The files of a receipt as `Standings.files` holds them."""
+    return tuple(StoredFile(*file) for file in json.loads(files)) if files else ()
 
 
 def _receipt(row: db.Row[tuple[object, ...]]) -> Receipt:
-    facts = {name: getattr(row, name) for name in Receipt.__dataclass_fields__ if name != "inputs"}
-    return Receipt(**facts, inputs=tuple(Input(*read) for read in json.loads(row.inputs)))
+    facts = {column.name: getattr(row, column.name) for column in fields(Receipt)}
+    facts["inputs"] = tuple(Input(*read) for read in json.loads(row.inputs))
+    facts["files"] = stored_files(row.files)
+    return Receipt(**facts)
+
+
+def _by_asset(receipts: Sequence[Receipt]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for receipt in receipts:
+        found.setdefault(receipt.asset, []).append(receipt.partition)
+    return found
 
 
 def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
     for start in range(0, len(keys), _ROWS_A_STATEMENT):
         yield keys[start : start + _ROWS_A_STATEMENT]
-
-
-@cache
-def _connected(uri: str) -> db.Engine:
-    """An engine of the database at `uri`, whose table is created when it is new."""
-    url = db.make_url(uri)
-    if url.drivername == "postgresql":
-        url = url.set(drivername="postgresql+psycopg2")  # the driver that Dagster's storage uses too
-    engine = db.create_engine(url, connect_args={"timeout": _BUSY_SECONDS} if uri.startswith("sqlite") else {})
-    if uri.startswith("sqlite"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        db.event.listen(engine, "connect", _configure_sqlite)
-        db.event.listen(engine, "begin", _begin_sqlite)
-    with engine.begin() as connection:
-        if url.get_backend_name() == "postgresql":
-            # Of several that find no table, one creates it.
-            connection.execute(db.select(db.func.pg_advisory_xact_lock(_CREATION)))
-        _METADATA.create_all(connection)
-    return engine
-
-
-def _configure_sqlite(connection: Any, _record: object) -> None:
-    connection.isolation_level = None
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
-
-
-def _begin_sqlite(connection: db.Connection) -> None:
-    # A transaction that begins by reading and is overtaken can no longer write: one that will write says so.
-    writes = connection.get_execution_options().get("writes", True)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 import dagster as dg
 from pydantic import Field
@@ -199,6 +200,11 @@ class ModelRegistry(dg.ConfigurableResource["ModelRegistry"]):
         """
         run = self._client().get_run(version.run_id)
         return self._text(run, version.name, version.partition, version.digest)
+
+    def file(self, run_id: str) -> Path:
+        """Where the model of a run is stored on this machine."""
+        uri = str(self._client().get_run(run_id).info.artifact_uri)
+        return Path(unquote(urlsplit(uri).path)) / _FILE
 
     def _text(self, run: "Run", name: str, partition: str, digest: str) -> str:
         from mlflow.artifacts import load_text

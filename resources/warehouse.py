@@ -94,16 +94,6 @@ class PhysicalPartition:
     bytes: int
 
 
-@dataclass(frozen=True)
-class StoredFile:
-    """A data file as the catalog knows it; `path` is absolute, `rows` are those that are not deleted."""
-
-    partition: str
-    path: str
-    rows: int
-    bytes: int
-
-
 class Warehouse(dg.ConfigurableResource["Warehouse"]):
     """A DuckLake: Parquet files with a SQL catalog, many processes at once."""
 
@@ -204,10 +194,27 @@ class Warehouse(dg.ConfigurableResource["Warehouse"]):
         with self.reader() as lake:
             return _current_snapshot(lake)
 
-    def files(self, tables: Sequence[TableName] | None = None) -> dict[TableName, list[StoredFile]]:
-        """The data files of every table, or of `tables`, from the catalog alone; an absent table is left out."""
-        with self.reader() as lake:
-            return stored_files(lake, self.data, tables)
+    @contextmanager
+    def catalog_reader(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection with the lake's catalog itself attached read-only as `catalog`; see `lake_catalog.py`.
+
+        Raises:
+            LakeError: there is no catalog, or it cannot be opened.
+        """
+        install_extensions(Path(self.extensions))
+        kind, place = self.catalog.split(":", 1)
+        backend = "sqlite_scanner" if kind == "sqlite" else "postgres_scanner"
+        with duckdb.connect(config=self._config()) as connection:
+            connection.load_extension(backend)
+            try:
+                connection.execute(f"ATTACH {_literal(place)} AS catalog (TYPE {kind}, READ_ONLY)")
+                connection.execute("select 1 from catalog.ducklake_snapshot limit 1")
+            except duckdb.Error as error:
+                raise LakeError(
+                    f"the lake's catalog cannot be read: {str(error).splitlines()[0]}. Check HEADWATER_CATALOG and "
+                    "that its file or server answers; where there is none yet, headwater prepare makes one"
+                ) from error
+            yield connection
 
     @contextmanager
     def _attached(self, options: Sequence[str] = ()) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -350,65 +357,20 @@ def physical_partitions(lake: duckdb.DuckDBPyConnection, table: TableName) -> di
     return {key: PhysicalPartition(rows, files, size) for key, rows, files, size in found}
 
 
-def stored_files(
-    lake: duckdb.DuckDBPyConnection, data: str, tables: Sequence[TableName] | None = None
-) -> dict[TableName, list[StoredFile]]:
-    """`Warehouse.files` on a connection that is already open; `data` is the folder of the lake's files."""
-    found = lake.execute(
-        f"select t.table_id, s.schema_name, t.table_name, s.path || t.path from {_METADATA}.ducklake_table t "
-        f"join {_METADATA}.ducklake_schema s using (schema_id) where t.end_snapshot is null and s.end_snapshot is null"
-    ).fetchall()
-    wanted = None if tables is None else set(tables)
-    names = {
-        number: (TableName(schema, name), f"{data.rstrip('/')}/{folder}")
-        for number, schema, name, folder in found
-        if wanted is None or TableName(schema, name) in wanted
-    }
-    of_tables = f"table_id in ({', '.join(map(str, names)) or 'NULL'})"
-    # Read one by one and joined here: over a catalog in SQLite, joins of its tables are slow.
-    keys = dict(
-        lake.execute(
-            f"select data_file_id, partition_value from {_METADATA}.ducklake_file_partition_value where {of_tables}"
-        ).fetchall()
-    )
-    deleted = dict(
-        lake.execute(
-            f"select data_file_id, delete_count from {_METADATA}.ducklake_delete_file "
-            f"where end_snapshot is null and {of_tables}"
-        ).fetchall()
-    )
-    files: dict[TableName, list[StoredFile]] = {table: [] for table, _ in names.values()}
-    for number, file, path, is_relative, rows, size in lake.execute(
-        f"select table_id, data_file_id, path, path_is_relative, record_count, file_size_bytes "
-        f"from {_METADATA}.ducklake_data_file where end_snapshot is null and {of_tables}"
-    ).fetchall():
-        table, folder = names[number]
-        files[table].append(
-            StoredFile(keys.get(file, ""), folder + path if is_relative else path, rows - deleted.get(file, 0), size)
-        )
-    return files
-
-
 def row_checksums(
-    lake: duckdb.DuckDBPyConnection, table: TableName, partitions: Sequence[str] | None = None
+    lake: duckdb.DuckDBPyConnection,
+    table: TableName,
+    partitions: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
 ) -> dict[str, str]:
-    """`Warehouse.checksums` on a connection that is already open."""
+    """`Warehouse.checksums` on a connection that is already open, over all columns or over `columns`."""
     rows = lake.sql(f"from {table.sql}")
     if partitions is not None:
         rows = rows.filter(_in(partitions))
-    columns = ", ".join(_quoted(name) for name in sorted(rows.columns))
+    hashed = ", ".join(_quoted(name) for name in sorted(columns or rows.columns))
     key = PARTITION_KEY if PARTITION_KEY in rows.columns else "''"
-    sums = rows.aggregate(f"{key} as k, count(*) as n, sum(hash({columns})::hugeint) as s", key).fetchall()
+    sums = rows.aggregate(f"{key} as k, count(*) as n, sum(hash({hashed})::hugeint) as s", key).fetchall()
     return {k: f"{n}:{s:x}" for k, n, s in sums}
-
-
-def stored_views(lake: duckdb.DuckDBPyConnection) -> set[TableName]:
-    """The views of the lake."""
-    found = lake.execute(
-        f"select s.schema_name, v.view_name from {_METADATA}.ducklake_view v "
-        f"join {_METADATA}.ducklake_schema s using (schema_id) where v.end_snapshot is null and s.end_snapshot is null"
-    ).fetchall()
-    return {TableName(schema, name) for schema, name in found}
 
 
 def _current_snapshot(lake: duckdb.DuckDBPyConnection) -> int:

@@ -10,6 +10,7 @@ import dagster as dg
 
 from ml_assets.definitions import build_defs as build_ml
 from platform_assets.definitions import build_defs as build_platform
+from platform_assets.partition_checker.checker import PartitionChecker
 from resources.dbt import Dbt
 from resources.environment import Environment
 from resources.model_registry import ModelRegistry
@@ -23,9 +24,14 @@ def load(environment: Environment) -> dict[str, dg.Definitions]:
     """The definitions of both locations over `environment`, whose lake is created."""
     warehouse = Warehouse.of(environment)
     warehouse.snapshot()
+    checker = PartitionChecker.of(environment)
     return {
-        "platform_assets": build_platform(resources={"warehouse": warehouse, "dbt": Dbt.of(environment)}),
-        "ml_assets": build_ml(resources={"warehouse": warehouse, "model_registry": ModelRegistry.of(environment)}),
+        "platform_assets": build_platform(
+            resources={"warehouse": warehouse, "dbt": Dbt.of(environment), "checker": checker}
+        ),
+        "ml_assets": build_ml(
+            resources={"warehouse": warehouse, "model_registry": ModelRegistry.of(environment), "checker": checker}
+        ),
     }
 
 

@@ -9,6 +9,7 @@ from platform_assets.feed.delivery import deliver, select
 from platform_assets.operations.services import ServiceError, running
 from resources.environment import Environment
 from resources.warehouse import TableName, Warehouse
+from tests.patience import wait
 
 pytestmark = pytest.mark.xdist_group("daemon")
 
@@ -16,8 +17,6 @@ WEEK = "2017-01-02"
 RAW = TableName("commerce", "raw_transactions")
 MART = TableName("commerce", "product_weeks")
 UPSTREAM = TableName("commerce", "upstream_transactions")
-from tests.patience import wait
-
 PATIENCE_SECONDS = 300
 
 

@@ -4,8 +4,8 @@ Belongs here: thin assets that read, call one plain function and write. Not here
 (`folds.py`), any arithmetic (`features.py`, `training.py`, `drift.py`).
 """
 
-from collections.abc import Callable, Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
 
 import dagster as dg
 import duckdb
@@ -21,6 +21,7 @@ from ml_assets.demand.tables import (
     weeks_around,
 )
 from platform_assets import partitions
+from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partitioned_checks import Judged, judged_materializations, partitioned_check, verdict
 from resources.warehouse import Commit, TableName, Warehouse, physical_partitions
 
@@ -41,16 +42,17 @@ REFERENCE_WEEKS = 4
     kinds={"duckdb"},
     metadata=column_metadata(FEATURE_TABLE),
 )
-def product_week_features(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult[None]:
+def product_week_features(
+    context: dg.AssetExecutionContext, warehouse: Warehouse, checker: PartitionChecker
+) -> Iterator[dg.MaterializeResult[None]]:
     """One row per product and week, for products sold in the eight weeks before. Holds what was known of
     their sales, prices and promotions when the week began."""
-    weeks = context.partition_keys
-    history = [known for week in weeks for known in weeks_around(week, -features.HISTORY_WEEKS, -1)]
 
-    def rows(lake: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
+    def rows(weeks: Sequence[str], lake: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
+        history = [known for week in weeks for known in weeks_around(week, -features.HISTORY_WEEKS, -1)]
         return features.product_week_features(stored(warehouse, lake, PRODUCT_WEEKS, history), weeks)
 
-    return _replaced(context, warehouse, FEATURE_TABLE, rows)
+    yield from _replaced(context, warehouse, checker, FEATURE_TABLE, rows)
 
 
 @dg.asset(
@@ -61,17 +63,18 @@ def product_week_features(context: dg.AssetExecutionContext, warehouse: Warehous
     kinds={"duckdb"},
     metadata=column_metadata(TRAINING_TABLE),
 )
-def demand_training_set(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult[None]:
+def demand_training_set(
+    context: dg.AssetExecutionContext, warehouse: Warehouse, checker: PartitionChecker
+) -> Iterator[dg.MaterializeResult[None]]:
     """One row per product and week: the features known when the week began, and the units sold by its end. A
     fold reads the twelve weeks and the holdout week before its own, so that no row is stored twice."""
-    weeks = context.partition_keys
 
-    def rows(lake: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
+    def rows(weeks: Sequence[str], lake: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
         return training.labelled(
             stored(warehouse, lake, FEATURE_TABLE, weeks), stored(warehouse, lake, PRODUCT_WEEKS, weeks)
         )
 
-    return _replaced(context, warehouse, TRAINING_TABLE, rows)
+    yield from _replaced(context, warehouse, checker, TRAINING_TABLE, rows)
 
 
 DRIFT = partitioned_check(
@@ -122,16 +125,15 @@ def _drift_verdict(judged: Judged, week: str, indices: dict[str, float] | None) 
 def _replaced(
     context: dg.AssetExecutionContext,
     warehouse: Warehouse,
+    checker: PartitionChecker,
     key: dg.AssetKey,
-    rows: Callable[[duckdb.DuckDBPyConnection], duckdb.DuckDBPyRelation],
-) -> dg.MaterializeResult[None]:
-    """Write the run's weeks in one transaction; the last one carries the lineage, which the catalog shows."""
-    replaced = warehouse.replace_partitions(
-        TableName.of_key(key), context.partition_keys, rows, Commit(context.run.run_id, key.to_user_string())
-    )
-    for week, count in replaced.rows.items():
-        context.add_asset_metadata({"dagster/partition_row_count": count}, key, week)
-    whole = sum(partition.rows for partition in warehouse.partitions(TableName.of_key(key)).values())
-    last = max(context.partition_keys)
-    context.add_asset_metadata({"dagster/row_count": whole, **column_metadata(key)}, key, last)
-    return dg.MaterializeResult(metadata={"lake snapshot": replaced.snapshot})
+    rows: Callable[[Sequence[str], duckdb.DuckDBPyConnection], duckdb.DuckDBPyRelation],
+) -> Iterator[dg.MaterializeResult[None]]:
+    """Write the weeks to compute in one transaction; the last one carries the lineage, which the catalog shows."""
+    commit = Commit(context.run.run_id, key.to_user_string())
+    with checker.building(context) as build:
+        for wave in build.waves():
+            weeks = wave[key]
+            warehouse.replace_partitions(TableName.of_key(key), weeks, partial(rows, weeks), commit)
+            build.record_table(key, weeks, {weeks[-1]: column_metadata(key)})
+        yield from build.outputs()

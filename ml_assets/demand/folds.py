@@ -34,6 +34,10 @@ from ml_assets.demand.tables import (
     weeks_around,
 )
 from platform_assets import partitions
+from platform_assets.completeness import Completeness
+from platform_assets.partition_checker.build import Build
+from platform_assets.partition_checker.checker import PartitionChecker
+from platform_assets.partition_checker.kept import kept_in_files
 from platform_assets.partitioned_checks import judged_materializations, partitioned_check, verdict
 from resources.model_registry import Candidate, ModelRegistry
 from resources.warehouse import PARTITION_KEY, Commit, TableName, Warehouse
@@ -60,7 +64,7 @@ SPECS = [
         description="One LightGBM candidate a week, trained on the twelve weeks before the last known one. "
         "It is kept as an MLflow run and must pass its gate to be registered.",
         kinds={"lightgbm", "mlflow"},
-        skippable=True,
+        metadata=Completeness(storage="files").metadata,
     ),
     dg.AssetSpec(
         EVALUATION,
@@ -69,7 +73,6 @@ SPECS = [
         "week, which the candidate has not seen.",
         kinds={"duckdb"},
         metadata=column_metadata(EVALUATION),
-        skippable=True,
     ),
     dg.AssetSpec(
         VERSION,
@@ -77,7 +80,7 @@ SPECS = [
         description="One MLflow version per week whose candidate passed its gate. The alias champion is the "
         "newest week's version.",
         kinds={"mlflow"},
-        skippable=True,
+        metadata=Completeness(storage="files").metadata,
     ),
     dg.AssetSpec(
         FORECAST,
@@ -86,7 +89,6 @@ SPECS = [
         "expected to sell, by the version registered for that week.",
         kinds={"lightgbm", "duckdb"},
         metadata=column_metadata(FORECAST),
-        skippable=True,
     ),
 ]
 
@@ -113,12 +115,12 @@ class Fold:
     """One week of the walk-forward backtest; each stage reads what the stages before it stored."""
 
     week: str
-    context: dg.AssetExecutionContext
+    build: Build
     warehouse: Warehouse
     lake: duckdb.DuckDBPyConnection
     registry: ModelRegistry
 
-    def train(self, fitted: Fitted) -> dg.AssetMaterialization:
+    def train(self, fitted: Fitted) -> None:
         """Keep the week's candidate in MLflow."""
         span = f"{fitted.weeks[0]}..{fitted.weeks[-1]}"
         candidate = self.registry.log_candidate(
@@ -126,18 +128,19 @@ class Fold:
             self.week,
             fitted.model,
             parameters={**training.PARAMETERS, "rounds": training.ROUNDS},
-            tags={"dagster_run_id": self.context.run.run_id, "trained_on": span},
+            tags={"dagster_run_id": self.build.context.run.run_id, "trained_on": span},
         )
-        return self._materialization(MODEL, {**_identity(candidate), "trained on": span, "rows": fitted.rows})
+        metadata = {**_identity(candidate), "trained on": span, "rows": fitted.rows}
+        self._record_model(MODEL, candidate.run_id, metadata)
 
-    def evaluate(self) -> dg.AssetMaterialization:
+    def evaluate(self) -> None:
         """Judge the candidate and the baselines on the holdout week and store the errors."""
         (holdout,) = weeks_around(self.week, -1, -1)
         rows = self._read(TRAINING_TABLE, [holdout])
         candidate = self._candidate
         found = evaluation.evaluate(rows, training.predict(candidate.text, rows))
         self.registry.log_metrics(candidate.run_id, asdict(found))
-        written = self._write(
+        self._write(
             EVALUATION,
             pa.table(
                 {
@@ -148,8 +151,8 @@ class Fold:
                     PARTITION_KEY: [self.week],
                 }
             ),
+            {"WAPE": _table(found), "bias": found.bias},
         )
-        return self._materialization(EVALUATION, {**written, "WAPE": _table(found), "bias": found.bias})
 
     def judge(self) -> dg.AssetCheckEvaluation:
         """The gate: the stored evaluation must be of this very candidate, and better than every baseline."""
@@ -159,7 +162,7 @@ class Fold:
         if row["model_digest"] != self._candidate.digest:
             lost = ["its own evaluation, which is of another candidate: materialize demand_evaluation again"]
         return verdict(
-            judged_materializations(self.context.instance, EVALUATION, [self.week]),
+            judged_materializations(self.build.context.instance, EVALUATION, [self.week]),
             BEATS_BASELINES,
             self.week,
             passed=not lost,
@@ -167,25 +170,23 @@ class Fold:
             metadata={"WAPE": _table(found), "bias": found.bias, "rows": found.rows},
         )
 
-    def register(self) -> dg.AssetMaterialization:
+    def register(self) -> None:
         """Make the candidate the registered version of its week."""
         version = self.registry.register(self._candidate)
-        return self._materialization(
-            VERSION,
-            {
-                **_identity(self._candidate),
-                "MLflow model": version.name,
-                "MLflow version": version.version,
-                "champion": version.champion,
-            },
-        )
+        metadata = {
+            **_identity(self._candidate),
+            "MLflow model": version.name,
+            "MLflow version": version.version,
+            "champion": version.champion,
+        }
+        self._record_model(VERSION, version.run_id, metadata)
 
-    def forecast(self) -> dg.AssetMaterialization:
+    def forecast(self) -> None:
         """Forecast the week with the version registered for it."""
         rows = self._read(FEATURE_TABLE, [self.week])
         version = self.registry.registered(REGISTERED_NAME, self.week)
         units = training.predict(self.registry.load(version), rows)
-        written = self._write(
+        self._write(
             FORECAST,
             pa.table(
                 {
@@ -196,9 +197,7 @@ class Fold:
                     PARTITION_KEY: rows[PARTITION_KEY],
                 }
             ),
-        )
-        return self._materialization(
-            FORECAST, {**written, "MLflow version": version.version, "forecast units": float(units.sum())}
+            {"MLflow version": version.version, "forecast units": float(units.sum())},
         )
 
     @cached_property
@@ -208,17 +207,14 @@ class Fold:
     def _read(self, key: dg.AssetKey, weeks: list[str]) -> pa.Table:
         return stored(self.warehouse, self.lake, key, weeks).to_arrow_table()
 
-    def _write(self, key: dg.AssetKey, rows: pa.Table) -> dict[str, Any]:
-        commit = Commit(self.context.run.run_id, key.to_user_string())
-        replaced = self.warehouse.replace_partitions(TableName.of_key(key), [self.week], rows, commit)
-        return {
-            "dagster/partition_row_count": replaced.rows[self.week],
-            "lake snapshot": replaced.snapshot,
-            **column_metadata(key),
-        }
+    def _write(self, key: dg.AssetKey, rows: pa.Table, metadata: dict[str, Any]) -> None:
+        commit = Commit(self.build.context.run.run_id, key.to_user_string())
+        self.warehouse.replace_partitions(TableName.of_key(key), [self.week], rows, commit)
+        self.build.record_table(key, [self.week], {self.week: {**metadata, **column_metadata(key)}})
 
-    def _materialization(self, key: dg.AssetKey, metadata: dict[str, Any]) -> dg.AssetMaterialization:
-        return dg.AssetMaterialization(key, partition=self.week, metadata=metadata)
+    def _record_model(self, key: dg.AssetKey, run_id: str, metadata: dict[str, Any]) -> None:
+        kept = kept_in_files([self.registry.file(run_id)])
+        self.build.record(key, {self.week: kept}, {self.week: metadata})
 
 
 @dg.multi_asset(
@@ -230,36 +226,37 @@ class Fold:
     can_subset=True,
 )
 def demand_folds(
-    context: dg.AssetExecutionContext, warehouse: Warehouse, model_registry: ModelRegistry
-) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
+    context: dg.AssetExecutionContext, warehouse: Warehouse, model_registry: ModelRegistry, checker: PartitionChecker
+) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckEvaluation]:
     """Walks the run's weeks in order, each through those of its stages that are selected.
 
     Candidates need nothing of each other, so they are fitted ahead, one a core: two fits side by side take little
     longer than one that shares its work between two threads.
     """
-    chosen = context.selected_asset_keys
-    weeks = context.partition_keys
-    gated = bool(context.op_execution_context.selected_asset_check_keys) or VERSION in chosen
+    gated = bool(context.op_execution_context.selected_asset_check_keys) or VERSION in context.selected_asset_keys
     refused: dict[str, str] = {}
-    with warehouse.reader() as lake, _fitted_ahead(warehouse, weeks if MODEL in chosen else []) as fits:
-        for week in weeks:
-            fold = Fold(week, context, warehouse, lake, model_registry)
-            if MODEL in chosen:
-                yield fold.train(fits.pop(week).result())
-            if EVALUATION in chosen:
-                yield fold.evaluate()
-            if gated:
-                judgement = fold.judge()
-                yield judgement
-                if not judgement.passed:
-                    refused[week] = str(judgement.description)
-                    continue
-            if VERSION in chosen:
-                yield fold.register()
-            if FORECAST in chosen:
-                yield fold.forecast()
-    if refused:
-        raise dg.Failure(_refusal(refused), allow_retries=False)
+    with checker.building(context) as build, warehouse.reader() as lake:
+        weeks = context.partition_keys
+        with _fitted_ahead(warehouse, [week for week in weeks if build.wants(MODEL, week)]) as fits:
+            for week in weeks:
+                fold = Fold(week, build, warehouse, lake, model_registry)
+                if week in fits:
+                    fold.train(fits.pop(week).result())
+                if build.wants(EVALUATION, week):
+                    fold.evaluate()
+                if gated:
+                    judgement = fold.judge()
+                    yield judgement
+                    if not judgement.passed:
+                        refused[week] = str(judgement.description)
+                        continue
+                if build.wants(VERSION, week):
+                    fold.register()
+                if build.wants(FORECAST, week):
+                    fold.forecast()
+        if refused:
+            raise dg.Failure(_refusal(refused), allow_retries=False)
+        yield from build.outputs()
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """dbt models as assets: one multi-asset for each team and calendar.
 
 Belongs here: the factory and its thin step. Not here: translation of one model (`translator.py`), bookkeeping of
-dbt's results (`results.py`), windows (`window.py`), lineage (`lineage.py`).
+dbt's results (`results.py`), windows (`window.py`), lineage and code versions (`analysis.py`).
 """
 
 from collections import defaultdict
@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import duckdb
 
-from platform_assets.dbt_models.lineage import ColumnLineage, cached_lineage
+from platform_assets.dbt_models.analysis import Analysis, cached_analysis
 from platform_assets.dbt_models.results import NodeResult, Verdicts
 from platform_assets.dbt_models.translator import LakeTranslator, grain_of
 from platform_assets.dbt_models.window import event_time_flags
+from platform_assets.operations.graph import ranges
+from platform_assets.partition_checker.build import Build
+from platform_assets.partition_checker.checker import PartitionChecker
+from platform_assets.partition_checker.kept import columns_of
 from platform_assets.table_metadata import table_metadata
 from resources.dbt import Dbt
-from resources.warehouse import PARTITION_KEY, POOL, TableName, Warehouse, physical_partitions
+from resources.warehouse import PARTITION_KEY, POOL, TableName
 
 _PARTITION_KEY_MEANING = "Dagster partition key of the row: local time of the team."
 
@@ -30,7 +33,7 @@ StepEvent = dg.MaterializeResult[None] | dg.AssetCheckEvaluation
 @dataclass(frozen=True)
 class DbtGraph:
     """The dbt project as the asset graph sees it: the manifest, what its sources' tables look like, and the file in
-    which its lineage is kept."""
+    which the analysis of its SQL is kept."""
 
     manifest: Mapping[str, Any]
     source_columns: Mapping[TableName, Mapping[str, str]]
@@ -38,9 +41,9 @@ class DbtGraph:
     translator: LakeTranslator = field(default_factory=LakeTranslator)
 
     @cached_property
-    def lineage(self) -> Mapping[TableName, ColumnLineage]:
-        """Column-level lineage of every model."""
-        return cached_lineage(self.cache, self.manifest, self.source_columns)
+    def analysis(self) -> Analysis:
+        """Column-level lineage and code version of every model."""
+        return cached_analysis(self.cache, self.manifest, self.source_columns)
 
     def models(self) -> dict[tuple[str, str], list[str]]:
         """The models' unique ids by team and grain."""
@@ -60,9 +63,11 @@ class DbtGraph:
 
     def _made(self, unique_id: str) -> dg.AssetSpec:
         spec = self.translator.get_asset_spec(self.manifest, unique_id, None)
-        declared = self.manifest["nodes"][unique_id]["columns"].values()
-        types = {column["name"].lower(): column.get("data_type") or "" for column in declared}
-        return spec.merge_attributes(metadata=self.table_metadata(unique_id, types))
+        node = self.manifest["nodes"][unique_id]
+        types = {column["name"].lower(): column.get("data_type") or "" for column in node["columns"].values()}
+        return spec.merge_attributes(metadata=self.table_metadata(unique_id, types)).replace_attributes(
+            code_version=self.analysis.code_versions[table_of(node)]
+        )
 
     def check_specs(self, unique_id: str) -> Iterator[tuple[str, dg.AssetCheckSpec]]:
         """The data tests of a model as checks of its asset, with their dbt ids.
@@ -86,7 +91,7 @@ class DbtGraph:
         ]
         deps = {
             name: [dg.TableColumnDep(table.key, column) for table, column in upstream]
-            for name, upstream in self.lineage[table_of(node)].columns.items()
+            for name, upstream in self.analysis.lineage[table_of(node)].columns.items()
         }
         return table_metadata(columns, deps)
 
@@ -115,48 +120,91 @@ def _models_of_one_calendar(graph: DbtGraph, team: str, grain: str, models: Sequ
         backfill_policy=dg.BackfillPolicy.single_run(),
         pool=POOL,
     )
-    def build(context: dg.AssetExecutionContext, dbt: Dbt, warehouse: Warehouse) -> Iterator[StepEvent]:
-        selected = [specs[key] for key in sorted(context.selected_asset_keys)]
+    def build(context: dg.AssetExecutionContext, dbt: Dbt, checker: PartitionChecker) -> Iterator[StepEvent]:
         judges = {test: check for test, check in checks.items() if check.key in context.selected_asset_check_keys}
-        keys = context.partition_keys if calendar is not None else []
-        verdicts = Verdicts(
-            {
-                model: frozenset(test for test, check in judges.items() if check.asset_key == graph.spec(model).key)
-                for model in selected
-            }
-        )
-        with (
-            dbt.build(
-                [*_selection(graph, [*selected, *judges]), *event_time_flags(calendar, keys)],
-                graph.manifest,
-                graph.translator,
-                context.run.run_id,
-            ) as invocation,
-            warehouse.reader() as lake,
-        ):
-            for event in invocation.stream_raw_events():
-                if not event.is_result_event:
-                    _log_error(context, event.raw_event)
-                    continue
-                result = NodeResult.of_event(event.raw_event)
-                if result.unique_id in judges:
-                    yield _evaluation(judges[result.unique_id], result, keys)
-                for model in verdicts.add(result):
-                    yield _recorded(context, graph, model, keys, lake)
-        _refuse_unless_complete(graph, verdicts)
+        with checker.building(context) as step:
+            for wave in step.waves():
+                for keys, partitions in runs_of(wave, calendar):
+                    models = [specs[key] for key in keys]
+                    yield from _run(Invocation(graph, models, judges, calendar, partitions), dbt, step)
+            yield from step.outputs()
 
     return build
 
 
-def _selection(graph: DbtGraph, nodes: Sequence[str]) -> list[str]:
-    """The flags that select exactly `nodes`, models and tests: no test because of what else it happens to read."""
-    names = [".".join(graph.manifest["nodes"][node]["fqn"]) for node in nodes]
-    return ["--select", *names, "--indirect-selection", "empty", "--exclude-resource-type", "unit_test"]
+@dataclass(frozen=True)
+class Invocation:
+    """One dbt run: models, the tests that judge them, and the contiguous partitions that it builds of all of them."""
+
+    graph: DbtGraph
+    models: Sequence[str]
+    judges: Mapping[str, dg.AssetCheckSpec]
+    calendar: dg.TimeWindowPartitionsDefinition | None
+    partitions: Sequence[str]
+
+    @property
+    def tests(self) -> dict[str, frozenset[str]]:
+        """The tests of each model."""
+        keys = {model: self.graph.spec(model).key for model in self.models}
+        return {
+            model: frozenset(test for test, check in self.judges.items() if check.asset_key == key)
+            for model, key in keys.items()
+        }
+
+    @property
+    def arguments(self) -> list[str]:
+        """The flags that select exactly these models and tests: no test because of what else it happens to read."""
+        nodes = [*self.models, *sorted(set().union(*self.tests.values()))]
+        names = [".".join(self.graph.manifest["nodes"][node]["fqn"]) for node in nodes]
+        selection = ["--select", *names, "--indirect-selection", "empty", "--exclude-resource-type", "unit_test"]
+        return [*selection, *event_time_flags(self.calendar, self.partitions if self.calendar else [])]
+
+
+def runs_of(
+    wave: Mapping[dg.AssetKey, Sequence[str]], calendar: dg.PartitionsDefinition | None
+) -> Iterator[tuple[list[dg.AssetKey], list[str]]]:
+    """The fewest runs of contiguous partitions that build exactly `wave`, in its order: (assets, partitions).
+
+    Assets that follow each other and are wanted for the same partitions share their runs.
+    """
+    together: list[tuple[list[dg.AssetKey], Sequence[str]]] = []
+    for key, partitions in wave.items():
+        if together and together[-1][1] == partitions:
+            together[-1][0].append(key)
+        else:
+            together.append(([key], partitions))
+    for keys, partitions in together:
+        if calendar is None:
+            yield keys, list(partitions)
+            continue
+        for first, last in ranges(calendar, set(partitions)):
+            yield keys, [key for key in partitions if first <= key <= last]
+
+
+def _run(invocation: Invocation, dbt: Dbt, step: Build) -> Iterator[dg.AssetCheckEvaluation]:
+    """Let dbt build, report its tests, and record each model once all its tests have passed.
+
+    Raises:
+        Failure: a model or a test failed; what passed is recorded.
+    """
+    graph, context = invocation.graph, step.context
+    verdicts = Verdicts(invocation.tests)
+    with dbt.build(invocation.arguments, graph.manifest, graph.translator, context.run.run_id) as process:
+        for event in process.stream_raw_events():
+            if not event.is_result_event:
+                _log_error(context, event.raw_event)
+                continue
+            result = NodeResult.of_event(event.raw_event)
+            if result.unique_id in invocation.judges:
+                yield _evaluation(invocation.judges[result.unique_id], result, invocation.partitions)
+            for model in verdicts.add(result):
+                _record(graph, model, invocation.partitions, step)
+    _refuse_unless_complete(graph, verdicts)
 
 
 def _evaluation(check: dg.AssetCheckSpec, result: NodeResult, keys: Sequence[str]) -> dg.AssetCheckEvaluation:
     metadata: dict[str, Any] = {"failures": result.failures, "seconds": result.seconds}
-    if keys:
+    if any(keys):
         metadata |= {"first partition": min(keys), "last partition": max(keys)}
     return dg.AssetCheckEvaluation(
         asset_key=check.asset_key,
@@ -169,42 +217,13 @@ def _evaluation(check: dg.AssetCheckSpec, result: NodeResult, keys: Sequence[str
     )
 
 
-def _recorded(
-    context: dg.AssetExecutionContext,
-    graph: DbtGraph,
-    model: NodeResult,
-    keys: Sequence[str],
-    lake: duckdb.DuckDBPyConnection,
-) -> dg.MaterializeResult[None]:
-    """The materialization of every partition at once; schema and lineage go with the last, which the catalog shows."""
-    node = graph.manifest["nodes"][model.unique_id]
-    asset_key = graph.spec(model.unique_id).key
-    table = lake.sql(f"from {table_of(node).sql}")
-    types = dict(zip(table.columns, map(str, table.types), strict=True))
-    rows = _rows(node, keys, lake)
+def _record(graph: DbtGraph, model: NodeResult, partitions: Sequence[str], step: Build) -> None:
+    """Leave the receipts of a model; its schema and lineage go with the last, which the catalog shows."""
+    node, key = graph.manifest["nodes"][model.unique_id], graph.spec(model.unique_id).key
+    types = columns_of(step.catalog, key)
     whole = graph.table_metadata(model.unique_id, types) | {"seconds of the run": model.seconds}
-    if node["config"]["materialized"] == "lake_table":
-        whole["dagster/row_count"] = sum(rows.values())
-    if not keys:
-        return dg.MaterializeResult(asset_key, metadata=whole)
-    for key in keys:
-        of_partition: dict[str, Any] = {"dagster/partition_row_count": rows.get(key, 0)}
-        context.add_asset_metadata(of_partition | (whole if key == keys[-1] else {}), asset_key, key)
-    return dg.MaterializeResult(asset_key)
-
-
-def _rows(node: Mapping[str, Any], keys: Sequence[str], lake: duckdb.DuckDBPyConnection) -> dict[str, int]:
-    """Rows by partition; from the catalog alone for a table, counted for a view."""
-    table = table_of(node)
-    if node["config"]["materialized"] == "lake_table":
-        return {key: partition.rows for key, partition in physical_partitions(lake, table).items()}
-    if not keys:
-        return {"": len(lake.sql(f"from {table.sql}"))}
-    counted = lake.execute(
-        f"select {PARTITION_KEY}, count(*) from {table.sql} where {PARTITION_KEY} between ? and ? group by 1",
-        [min(keys), max(keys)],
-    )
-    return dict(counted.fetchall())
+    record = step.record_table if node["config"]["materialized"] == "lake_table" else step.record_view
+    record(key, partitions, {partitions[-1]: whole})
 
 
 def _log_error(context: dg.AssetExecutionContext, event: Mapping[str, Any]) -> None:

@@ -10,7 +10,8 @@ import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DbtProject
 
 from platform_assets import partitions
-from platform_assets.automation import WHEN_UPSTREAM_COMPLETE
+from platform_assets.automation import when_upstream_complete
+from platform_assets.completeness import Completeness, Storage
 from platform_assets.teams import team_of
 
 
@@ -24,10 +25,13 @@ class LakeTranslator(DagsterDbtTranslator):
         if node["resource_type"] != "model":
             return spec
         layer = node["fqn"][1]
-        return spec.replace_attributes(
-            kinds={"dbt", "duckdb", "view" if node["config"]["materialized"] == "lake_view" else "table"},
+        storage: Storage = "view" if node["config"]["materialized"] == "lake_view" else "table"
+        spec = spec.replace_attributes(
+            kinds={"dbt", "duckdb", storage},
             tags={**spec.tags, "layer": layer},
+            metadata={**spec.metadata, **_completeness(manifest, node, storage).metadata},
         )
+        return spec.replace_attributes(automation_condition=when_upstream_complete(spec))
 
     def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:
         """[team, entity]: the table's schema and name."""
@@ -45,10 +49,6 @@ class LakeTranslator(DagsterDbtTranslator):
     def get_description(self, dbt_resource_props: Mapping[str, Any]) -> str:
         """The model's own description, without the SQL that dagster-dbt would append."""
         return str(dbt_resource_props["description"])
-
-    def get_automation_condition(self, dbt_resource_props: Mapping[str, Any]) -> dg.AutomationCondition[Any] | None:
-        """The same for every model."""
-        return WHEN_UPSTREAM_COMPLETE
 
     def get_partitions_def(self, dbt_resource_props: Mapping[str, Any]) -> dg.PartitionsDefinition | None:
         """The team's calendar at the grain that the model declares."""
@@ -77,6 +77,39 @@ def grain_of(node: Mapping[str, Any]) -> str:
             f"set it to hourly, daily, weekly or none in {node['original_file_path']}"
         )
     return str(grain)
+
+
+def _completeness(manifest: Mapping[str, Any], node: Mapping[str, Any], storage: Storage) -> Completeness:
+    """What the model's `config.meta` declares, with upstream models and sources by their dbt names.
+
+    Raises:
+        ValueError: an upstream that the model does not read, or a policy that does not exist.
+    """
+    nodes = {**manifest["nodes"], **manifest["sources"]}
+    parents = [nodes[parent] for parent in node["depends_on"]["nodes"] if parent in nodes]
+    assets = {parent["name"]: f"{parent['schema']}/{parent.get('alias') or parent['identifier']}" for parent in parents}
+    meta = _meta(node)
+
+    def asset(upstream: str) -> str:
+        if upstream not in assets:
+            raise ValueError(
+                f"{node['original_file_path']}: config.meta names {upstream!r}, which the model does not read; "
+                f"it reads {', '.join(sorted(assets)) or 'nothing'}"
+            )
+        return assets[upstream]
+
+    try:
+        return Completeness(
+            storage=storage,
+            may_be_empty=meta.get("may_be_empty", True),
+            optional=tuple(asset(upstream) for upstream in meta.get("optional", ())),
+            when_late={asset(upstream): policy for upstream, policy in meta.get("when_late", {}).items()},
+            late_after_hours=meta.get("late_after_hours", Completeness().late_after_hours),
+            due_after_hours=meta.get("due_after_hours", Completeness().due_after_hours),
+            immutable_before=meta.get("immutable_before"),
+        )
+    except ValueError as error:
+        raise ValueError(f"{node['original_file_path']}: {error}") from error
 
 
 def _meta(node: Mapping[str, Any]) -> Mapping[str, Any]:

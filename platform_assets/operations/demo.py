@@ -19,7 +19,7 @@ from rich.progress import Progress
 from platform_assets.feed.delivery import deliver, select
 from platform_assets.operations.client import BackfillStatus, Client
 from platform_assets.operations.graph import UNPARTITIONED, Graph, code_locations, ranges
-from platform_assets.operations.services import running
+from platform_assets.operations.services import open_instance, running
 from platform_assets.sources.arrival import recorded_versions
 from platform_assets.sources.catalogue import SOURCES
 from platform_assets.sources.landing import scan
@@ -97,7 +97,7 @@ def run_demo(environment: Environment, progress: Progress, *, new_days: int, see
             # Automation is off for the history: what arrives in bulk is built by backfills, in a few large runs.
             off = partial(_automation, on=False)
             client = stack.enter_context(running(environment, port=0, before_daemon=off))
-            instance = stack.enter_context(dg.DagsterInstance.from_config(str(environment.dagster_home)))
+            instance = stack.enter_context(open_instance(environment))
             pairs = Pairs(instance, Graph.of_workspace())
             outcome.delivered += delivered.result()
             _until_noticed(environment, instance, progress)

@@ -1,23 +1,39 @@
-"""The asset graph of every code location as plain data: calendars, dependencies, which pairs can be built.
+"""The asset graph of every code location as plain data: calendars, dependencies, which pairs need which.
 
-Belongs here: loading the locations that workspace.yaml names, and pure set arithmetic on pairs. Not here:
-launching anything.
+Belongs here: loading the locations that workspace.yaml names, keeping what was loaded for processes that need the
+graph at once, and pure set arithmetic on pairs. Not here: launching anything.
 """
 
+import hashlib
 import importlib
+import json
+import logging
+import tempfile
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
 from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any, cast
 
 import dagster as dg
+import numpy as np
 import yaml
+from dagster._core.definitions.partitions.snap.snap import PartitionsSnap
 
-from platform_assets.partitions import same_time
+from platform_assets.completeness import Completeness, completeness_of
+from platform_assets.partition_checker.requirements import Requirement, compile_requirement, last_key
 from resources.environment import REPOSITORY
 
 WORKSPACE = REPOSITORY / "workspace.yaml"
 UNPARTITIONED = ""
 """The one pair of an asset without partitions."""
+
+_CODE = ("resources", "platform_assets", "ml_assets", "dbt")
+_SUFFIXES = (".py", ".sql", ".yml", ".yaml")
+_STUB = "dagster/auto_created_stub_asset"
+"""Marks what Dagster adds for an upstream asset of another code location, of which it knows nothing but the key."""
+_MODELS = {"lightgbm", "mlflow", "torch", "sklearn"}
 
 
 def code_locations() -> dict[str, str]:
@@ -28,18 +44,30 @@ def code_locations() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Node:
-    """An asset: the location that builds it (None: an upstream system does), its calendar and dependencies."""
+    """An asset: the location that builds it (None: an upstream system does), its calendar and dependencies.
+
+    `deps` holds the declared partition mappings; None is Dagster's default. `is_product` marks what people and
+    products look at: marts, ML models, whatever nobody of ours reads.
+    """
 
     key: dg.AssetKey
     location: str | None
-    calendar: dg.TimeWindowPartitionsDefinition | None
-    deps: Mapping[dg.AssetKey, dg.PartitionMapping]
-    checks: Sequence[dg.AssetCheckKey]
+    calendar: dg.PartitionsDefinition | None
+    deps: Mapping[dg.AssetKey, dg.PartitionMapping | None]
+    checks: Sequence[dg.AssetCheckKey] = ()
+    code_version: str | None = None
+    completeness: Completeness = Completeness()
+    is_product: bool = False
 
     @property
+    def name(self) -> str:
+        """The key as receipts and commands write it: team/entity."""
+        return "/".join(self.key.path)
+
+    @cached_property
     def pairs(self) -> Sequence[str]:
         """Every partition key, in order of time."""
-        return [UNPARTITIONED] if self.calendar is None else self.calendar.get_partition_keys()
+        return [UNPARTITIONED] if self.calendar is None else _keys(self.calendar, last_key(self.calendar))
 
 
 @dataclass(frozen=True)
@@ -55,20 +83,16 @@ class Graph:
         Raises:
             ValueError: an asset depends on one that no location declares.
         """
-        nodes: dict[dg.AssetKey, Node] = {}
-        for location, definitions in locations.items():
-            asset_graph = definitions.resolve_asset_graph()
-            for spec in definitions.resolve_all_asset_specs():
-                executable = asset_graph.get(spec.key).is_executable
-                if spec.key in nodes and not executable:
-                    continue
-                nodes[spec.key] = Node(
-                    spec.key,
-                    location if executable else None,
-                    _calendar(spec),
-                    {dep.asset_key: dep.partition_mapping or same_time() for dep in spec.deps},
-                    sorted(asset_graph.get_check_keys_for_assets({spec.key})),
-                )
+        return cls.joined([node for name, definitions in locations.items() for node in _nodes(name, definitions)])
+
+    @classmethod
+    def joined(cls, found: Sequence[Node]) -> "Graph":
+        """The graph of these assets.
+
+        Raises:
+            ValueError: an asset depends on one that is not among them.
+        """
+        nodes = {node.key: node for node in found}
         for node in nodes.values():
             for key in node.deps.keys() - nodes.keys():
                 raise ValueError(f"{node.key.to_user_string()} depends on {key.to_user_string()}, declared nowhere")
@@ -80,10 +104,37 @@ class Graph:
         """The graph of the locations that workspace.yaml names, loaded in this process."""
         return cls.of({name: importlib.import_module(module).defs() for name, module in code_locations().items()})
 
+    @cached_property
+    def named(self) -> Mapping[str, Node]:
+        """The assets by name, in topological order."""
+        return {node.name: node for node in self.nodes.values()}
+
     @property
     def built(self) -> list[Node]:
         """The assets that Headwater builds, in topological order."""
         return [node for node in self.nodes.values() if node.location]
+
+    def node(self, name: str) -> Node:
+        """The asset called `name`, team/entity.
+
+        Raises:
+            KeyError: there is none; the message suggests the nearest.
+        """
+        if name not in self.named:
+            from difflib import get_close_matches
+
+            close = get_close_matches(name, self.named, n=3)
+            hint = f"did you mean {', '.join(close)}?" if close else f"there are: {', '.join(sorted(self.named))}"
+            raise KeyError(f"no asset is called {name!r}; {hint}")
+        return self.named[name]
+
+    def requirement(self, node: Node, upstream: dg.AssetKey) -> Requirement:
+        """Which pairs of `upstream` the pairs of `node` need."""
+        return compile_requirement(node.calendar, self.nodes[upstream].calendar, node.deps[upstream])
+
+    def requirements(self, node: Node) -> dict[str, Requirement]:
+        """Which pairs of each upstream asset the pairs of `node` need, by the name of the asset."""
+        return {self.nodes[key].name: self.requirement(node, key) for key in node.deps}
 
     def buildable(self, delivered: Mapping[dg.AssetKey, Set[str]]) -> dict[dg.AssetKey, set[str]]:
         """The pairs whose whole required upstream is delivered or itself buildable.
@@ -91,38 +142,148 @@ class Graph:
         Args:
             delivered: for each upstream asset the partition keys that have arrived.
         """
-        there: dict[dg.AssetKey, set[str]] = {}
+        absent: dict[dg.AssetKey, np.ndarray[Any, np.dtype[np.bool_]]] = {}
+        found: dict[dg.AssetKey, set[str]] = {}
         for key, node in self.nodes.items():
             if node.location is None:
-                there[key] = set(delivered.get(key, ()))
-                continue
-            there[key] = set(node.pairs)
-            for upstream, mapping in node.deps.items():
-                missing = set(self.nodes[upstream].pairs) - there[upstream]
-                there[key] -= self._needing(node, self.nodes[upstream], mapping, missing)
-        return there
+                arrived = delivered.get(key, set())
+                absent[key] = np.array([pair not in arrived for pair in node.pairs], np.bool_)
+            else:
+                absent[key] = np.zeros(len(node.pairs), np.bool_)
+                for upstream in node.deps.keys() - {key}:
+                    if node.completeness.needs(self.nodes[upstream].name):
+                        absent[key] |= self.requirement(node, upstream).affected(absent[upstream])
+            found[key] = {pair for pair, lacks in zip(node.pairs, absent[key].tolist(), strict=True) if not lacks}
+        return found
 
-    def _needing(self, node: Node, upstream: Node, mapping: dg.PartitionMapping, missing: Set[str]) -> Set[str]:
-        """The pairs of `node` that need any of the `missing` ones of `upstream`."""
-        if not missing:
-            return set()
-        if node.calendar is None or upstream.calendar is None:
-            return set(node.pairs)
-        return set(
-            mapping.get_downstream_partitions_for_partitions(
-                upstream.calendar.subset_with_partition_keys(missing), upstream.calendar, node.calendar
-            ).get_partition_keys()
+
+def workspace_graph(home: Path) -> Graph:
+    """`Graph.of_workspace`, kept under `home` until a file of the code or of the dbt project changes.
+
+    Loading every location takes seconds; a run worker has loaded only its own and needs the whole graph at once. A
+    location that does not load keeps the assets that it had when it last did, so that it holds up nobody else's runs.
+    """
+    kept = home / "graph.json"
+    signature = _signature()
+    try:
+        known = json.loads(kept.read_text())
+    except (FileNotFoundError, ValueError):
+        known = {"signature": None, "locations": {}}
+    if known["signature"] != signature:
+        known = {"signature": signature, "locations": _loaded(known["locations"])}
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        # Several processes may load at once: each leaves a whole file.
+        with tempfile.NamedTemporaryFile("w", dir=kept.parent, delete=False) as file:
+            json.dump(known, file)
+        Path(file.name).replace(kept)
+    return Graph.joined([_from_json(node) for nodes in known["locations"].values() for node in nodes])
+
+
+def _loaded(before: Mapping[str, Any]) -> dict[str, Any]:
+    found = {}
+    for name, module in code_locations().items():
+        try:
+            found[name] = [_to_json(node) for node in _nodes(name, importlib.import_module(module).defs())]
+        except Exception as error:
+            # Whatever its code raises: the web UI shows the location as broken, with this very error.
+            if name not in before:
+                raise
+            logging.getLogger(__name__).warning("code location %s does not load, its assets stay: %s", name, error)
+            found[name] = before[name]
+    return found
+
+
+def _signature() -> str:
+    """Changes with any file that a definition may come from, and with Dagster."""
+    digest = hashlib.sha256(dg.__version__.encode())
+    paths = [WORKSPACE, *(path for folder in _CODE for path in sorted((REPOSITORY / folder).rglob("*")))]
+    for path in paths:
+        if path.suffix in _SUFFIXES:
+            stat = path.stat()
+            digest.update(f"{path.relative_to(REPOSITORY)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _nodes(location: str, definitions: dg.Definitions) -> list[Node]:
+    """The assets that `definitions` declares."""
+    asset_graph = definitions.resolve_asset_graph()
+    specs = [spec for spec in definitions.resolve_all_asset_specs() if not spec.metadata.get(_STUB)]
+    read = {dep.asset_key for spec in specs for dep in spec.deps}
+    found = []
+    for spec in specs:
+        executable = asset_graph.get(spec.key).is_executable
+        _refuse_dynamic(spec)
+        found.append(
+            Node(
+                spec.key,
+                location if executable else None,
+                spec.partitions_def,
+                {dep.asset_key: dep.partition_mapping for dep in spec.deps},
+                sorted(asset_graph.get_check_keys_for_assets({spec.key})),
+                spec.code_version,
+                completeness_of(spec),
+                executable
+                and (spec.tags.get("layer") == "marts" or bool(spec.kinds & _MODELS) or spec.key not in read),
+            )
+        )
+    return found
+
+
+@lru_cache(maxsize=64)
+def _keys(calendar: dg.PartitionsDefinition, last: object) -> Sequence[str]:
+    """The keys of a calendar, which many assets share; `last` only tells apart what it was at different times."""
+    return calendar.get_partition_keys()
+
+
+def _refuse_dynamic(spec: dg.AssetSpec) -> None:
+    if isinstance(spec.partitions_def, dg.DynamicPartitionsDefinition):
+        raise TypeError(
+            f"{spec.key.to_user_string()} has dynamic partitions, which nothing expects to be complete: "
+            "give it time, static or multi partitions"
         )
 
 
-def ranges(calendar: dg.TimeWindowPartitionsDefinition, keys: Set[str]) -> list[tuple[str, str]]:
+def ranges(calendar: dg.PartitionsDefinition, keys: Set[str]) -> list[tuple[str, str]]:
     """`keys` as the fewest (first, last) ranges of consecutive partitions."""
     subset = calendar.subset_with_partition_keys(keys)
     return [(found.start, found.end) for found in subset.get_partition_key_ranges(calendar)]
 
 
-def _calendar(spec: dg.AssetSpec) -> dg.TimeWindowPartitionsDefinition | None:
-    calendar = spec.partitions_def
-    if calendar is not None and not isinstance(calendar, dg.TimeWindowPartitionsDefinition):
-        raise TypeError(f"{spec.key.to_user_string()} is partitioned by {type(calendar).__name__}, not by time")
-    return calendar
+def _to_json(node: Node) -> dict[str, Any]:
+    return {
+        "key": list(node.key.path),
+        "location": node.location,
+        "calendar": node.calendar and _packed(PartitionsSnap.from_def(node.calendar)),
+        "deps": [[list(key.path), mapping and _packed(mapping)] for key, mapping in node.deps.items()],
+        "checks": [check.name for check in node.checks],
+        "code_version": node.code_version,
+        "completeness": asdict(node.completeness),
+        "is_product": node.is_product,
+    }
+
+
+def _from_json(value: Mapping[str, Any]) -> Node:
+    key = dg.AssetKey(value["key"])
+    declared = value["completeness"]
+    return Node(
+        key,
+        value["location"],
+        value["calendar"] and _calendar(value["calendar"]),
+        {
+            dg.AssetKey(path): mapping and cast(dg.PartitionMapping, dg.deserialize_value(mapping))
+            for path, mapping in value["deps"]
+        },
+        [dg.AssetCheckKey(key, name) for name in value["checks"]],
+        value["code_version"],
+        Completeness(**{**declared, "optional": tuple(declared["optional"])}),
+        value["is_product"],
+    )
+
+
+def _packed(value: Any) -> str:
+    return dg.serialize_value(value)
+
+
+@lru_cache(maxsize=256)
+def _calendar(text: str) -> dg.PartitionsDefinition:
+    return cast(PartitionsSnap, dg.deserialize_value(text)).get_partitions_definition()

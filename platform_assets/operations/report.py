@@ -14,6 +14,7 @@ from rich.table import Table
 
 from platform_assets.operations.demo import Outcome
 from platform_assets.operations.graph import Graph
+from platform_assets.operations.services import open_instance
 from resources.environment import Environment
 from resources.warehouse import TableName, Warehouse
 
@@ -53,7 +54,7 @@ class Report:
 def summarize(environment: Environment, outcome: Outcome, graph: Graph) -> Report:
     """Read back what is recorded and stored after `outcome`."""
     warehouse = Warehouse.of(environment)
-    with dg.DagsterInstance.from_config(str(environment.dagster_home)) as instance:
+    with open_instance(environment) as instance:
         assets = [_summary(instance, warehouse, graph, key) for key, node in graph.nodes.items() if node.location]
     return Report(
         changed=outcome.changed,

@@ -91,13 +91,22 @@ def prepare(environment: Environment) -> None:
     environment.dagster_home.mkdir(parents=True, exist_ok=True)
     environment.landing.mkdir(parents=True, exist_ok=True)
     (environment.dagster_home / "dagster.yaml").write_text(yaml.safe_dump(instance_settings(environment)))
-    with dg.DagsterInstance.from_config(str(environment.dagster_home)) as instance:
+    with open_instance(environment) as instance:
         # Opening the storages creates their tables; processes that start together would race for it.
         instance.all_instigator_state()
         instance.get_runs_count()
         instance.all_asset_keys()
     Warehouse.of(environment).snapshot()
     Dbt.of(environment).manifest()
+
+
+@contextmanager
+def open_instance(environment: Environment) -> Iterator[dg.DagsterInstance]:
+    """The Dagster instance of `environment`, whose state is created where there is none yet."""
+    if not (environment.dagster_home / "dagster.yaml").exists():
+        prepare(environment)
+    with dg.DagsterInstance.from_config(str(environment.dagster_home)) as instance:
+        yield instance
 
 
 @contextmanager
@@ -129,7 +138,7 @@ def running(
 
         def start(commands: Mapping[str, Sequence[str]], is_ready: Callable[[], bool]) -> None:
             for name, command in commands.items():
-                processes.append(stack.enter_context(_process(environment, name, command)))
+                processes.append(stack.enter_context(_process(environment, name, command, holder)))
             _await(is_ready, processes, environment)
 
         # The others ask the code servers at once and take silence for a broken location.
@@ -168,7 +177,9 @@ def wait_for_interrupt() -> None:
 
 
 @contextmanager
-def _process(environment: Environment, name: str, command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+def _process(
+    environment: Environment, name: str, command: Sequence[str], holder: IO[str]
+) -> Iterator[subprocess.Popen[bytes]]:
     with _log(environment, name).open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, *command],
@@ -178,6 +189,8 @@ def _process(environment: Environment, name: str, command: Sequence[str]) -> Ite
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            # A service that outlives a killed parent goes on holding the lock, so that no second daemon joins it.
+            pass_fds=[holder.fileno()],
         )
         try:
             yield process
@@ -212,6 +225,22 @@ def _only_one(environment: Environment) -> Iterator[IO[str]]:
                 "use that one, or stop it first."
             ) from None
         yield holder
+
+
+def running_at(environment: Environment) -> str | None:
+    """The address of the web server that runs for `environment`; None when none does."""
+    path = environment.dagster_home / "services.lock"
+    try:
+        with path.open("r") as holder:
+            fcntl.flock(holder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return None
+    except BlockingIOError:
+        address = path.read_text().rpartition(", ")[2]
+        if not address.startswith("http"):
+            raise ServiceError(f"Dagster is starting for {environment.home}: try again in a moment") from None
+        return address
+    return None
 
 
 def _announce(holder: IO[str], port: int) -> None:

@@ -100,6 +100,13 @@ class Requirement:
         found: BoolArray = before[self.high] > before[self.low]
         return found
 
+    def sums(self, values: IntArray) -> IntArray:
+        """For each downstream pair the sum of the rows of `values` of the upstream pairs it needs, wrapping around."""
+        seen = values if self.members is None else values[self.members]
+        before = np.concatenate((np.zeros((1, *seen.shape[1:]), np.int64), np.cumsum(seen, axis=0)))
+        found: IntArray = before[self.high] - before[self.low]
+        return found
+
     def first(self, changed: BoolArray) -> IntArray:
         """For each downstream pair the first of the `changed` upstream pairs that it needs, or NONE."""
         return self._bounding(changed, last=False)
@@ -135,7 +142,7 @@ def compile_requirement(
         DagsterInvalidDefinitionError: a time window mapping between two time zones.
         CheckError: the mapping does not fit these calendars; Dagster's words.
     """
-    return _compiled(downstream, upstream, _Named(repr(mapping), mapping), (_last(downstream), _last(upstream)))
+    return _compiled(downstream, upstream, _Named(repr(mapping), mapping), (last_key(downstream), last_key(upstream)))
 
 
 @dataclass(frozen=True)
@@ -153,13 +160,18 @@ class _Windows(NamedTuple):
     end: IntArray
 
 
-def _last(definition: dg.PartitionsDefinition | None) -> object:
-    """What changes when the definition gains a partition by the passing of time."""
+def last_key(definition: dg.PartitionsDefinition | None) -> object:
+    """What changes when a calendar gains a partition by the passing of time; part of the key of what is kept of it."""
     if isinstance(definition, dg.TimeWindowPartitionsDefinition):
         return definition.get_last_partition_key()
     if isinstance(definition, dg.MultiPartitionsDefinition):
-        return tuple(_last(dimension.partitions_def) for dimension in definition.partitions_defs)
+        return tuple(last_key(dimension.partitions_def) for dimension in definition.partitions_defs)
     return None
+
+
+def partition_ends(calendar: dg.TimeWindowPartitionsDefinition) -> IntArray:
+    """When each partition of a calendar ends, in seconds since 1970."""
+    return _windows(calendar, last_key(calendar)).end
 
 
 @lru_cache(maxsize=1024)
@@ -219,7 +231,7 @@ def _same_time(
 
     Its shortcuts for equal calendars give what its general rule gives, so that only the rule is here.
     """
-    down, up = _windows(downstream, _last(downstream)), _windows(upstream, _last(upstream))
+    down, up = _windows(downstream, last_key(downstream)), _windows(upstream, last_key(upstream))
     if not len(down.start) or not len(up.start):
         return _everything(len(down.start), 0) if not len(up.start) else Requirement.of([], len(up.start))
     bounds = (up.start[0], up.end[-1])
@@ -268,7 +280,7 @@ def _ticks_around(
 ) -> tuple[IntArray, IntArray]:
     """All ticks of the calendar's schedule, and those not excluded, with `steps` of the latter on both sides."""
     first, last = int(instants.min()), int(instants.max())
-    windows = _windows(calendar, _last(calendar))
+    windows = _windows(calendar, last_key(calendar))
     margin = int((windows.end - windows.start).max()) * (steps + 2)
     while True:
         every = _ticks(calendar, first - margin, last + margin, excluding=False)

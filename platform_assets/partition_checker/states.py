@@ -1,15 +1,26 @@
 """What state each pair is in: pure comparison of receipts, storage, attempts and calendar.
 
-Belongs here: the states, their order of precedence, and judging one asset's pairs. Not here: where the facts come
-from (`inspection.py`), what a gate or a command does about a state.
+Belongs here: the states, their order of precedence, and judging all pairs of an asset at once. Not here: where the
+facts come from (`inspection.py`), what a gate or a command does about a state.
+
+A million pairs are judged in seconds: facts are columns, one entry a pair, in the order of the asset's partitions.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 
-from platform_assets.partition_checker.requirements import Requirement
-from resources.ledger import Standing, contents_digest
+import numpy as np
+from numpy.typing import NDArray
+
+from platform_assets.partition_checker.requirements import BoolArray, IntArray, Requirement
+from resources.ledger import Input, Marks
+
+FloatArray = NDArray[np.float64]
+
+NONE = -1
+"""No rows to count, or none stored."""
 
 
 class State(StrEnum):
@@ -17,13 +28,17 @@ class State(StrEnum):
 
     VERIFIED = "verified"
     MISSING = "missing"
+    LATE = "late"
+    FAILED = "failed"
+    UNRECORDED = "unrecorded"
     LOST = "lost"
     SHORT = "short"
     EMPTY = "empty"
-    UNRECORDED = "unrecorded"
     OUTDATED = "outdated"
-    FAILED = "failed"
-    LATE = "late"
+
+
+STATES = tuple(State)
+"""The states by number, as `Judged.states` holds them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,123 +52,198 @@ class PairState:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What storage holds of a pair; `gone` or `damage` say which file is missing or of another size."""
-
-    rows: int | None
-    gone: str = ""
-    damage: str = ""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Facts:
-    """What is known of one asset.
+    """What is known of the pairs of one asset.
 
-    `stored` is None where storage is not ours to inspect. `delivered` holds the data versions of what an upstream
-    system delivered, by partition; such an asset has no receipts.
+    Attributes:
+        asset: "team/entity".
+        partitions: every key in order.
+        recorded: there is a receipt; for what an upstream system delivers, a delivery.
+        ids: of the receipts; "" where there is none. The data version of a delivery.
+        contents: what readers compare, by receipt; "" where there is none. The data version of a delivery.
+        marks: of the content; zeros where there is none.
+        inputs_marks: the sum of what it read, by receipt.
+        same_code: the receipt names the asset's present code version.
+        forged: the receipt is not as it was written.
+        rows: by receipt; NONE where nothing is counted.
+        recorded_at: seconds since 1970 when the receipt was written; 0 where there is none.
+        stored_rows: in storage; NONE where storage holds nothing or is not counted.
+        is_stored: storage holds something.
+        rewritten: by position, who wrote to storage after the receipt.
+        damaged: by position, the state and reason that a file gives cause for.
+        failed: by position, why the last attempt failed.
+        due: expected by now.
+        frozen: immutable: no change of code or input makes it outdated.
+        is_delivered: an upstream system builds it; there are neither receipts nor storage of ours.
+        may_be_empty: a pair without rows is as it should be.
+        counts: storage can be asked how many rows it holds.
     """
 
     asset: str
     partitions: Sequence[str]
-    standings: Mapping[str, Standing] = field(default_factory=dict)
-    stored: Mapping[str, Stored] | None = None
-    requirements: Mapping[str, Requirement] = field(default_factory=dict)
-    code_version: str | None = None
+    recorded: BoolArray
+    ids: list[str]
+    contents: list[str]
+    marks: Marks
+    inputs_marks: Marks
+    same_code: BoolArray
+    forged: BoolArray
+    rows: IntArray
+    recorded_at: FloatArray
+    stored_rows: IntArray
+    is_stored: BoolArray
+    due: BoolArray
+    frozen: BoolArray
+    rewritten: Mapping[int, str] = field(default_factory=dict)
+    damaged: Mapping[int, tuple[State, str]] = field(default_factory=dict)
+    failed: Mapping[int, str] = field(default_factory=dict)
+    is_delivered: bool = False
     may_be_empty: bool = True
-    failed: Mapping[str, str] = field(default_factory=dict)
-    due: Set[str] = frozenset()
-    delivered: Mapping[str, str] | None = None
+    counts: bool = True
 
-    def content(self, partition: str) -> str:
-        """Digest of what the pair holds by its receipt; empty when there is none."""
-        if self.delivered is not None:
-            return self.delivered.get(partition, "")
-        standing = self.standings.get(partition)
-        return standing.content if standing else ""
+    @cached_property
+    def place(self) -> Mapping[str, int]:
+        """The position of each partition key."""
+        return {key: at for at, key in enumerate(self.partitions)}
 
 
-def judge(facts: Facts, upstream: Mapping[str, Facts], partitions: Iterable[str] | None = None) -> Iterator[PairState]:
-    """The state of each of `partitions` (None: all), given the facts of every asset that `facts` requires."""
-    number = {key: index for index, key in enumerate(facts.partitions)}
-    for partition in facts.partitions if partitions is None else partitions:
-        found = presence(facts, partition)
-        if found.state is State.VERIFIED and facts.delivered is None:
-            state, reason = _against_inputs(facts, upstream, partition, number[partition])
-            found = replace(found, state=state, reason=reason)
-        yield found
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """The states of an asset's pairs, by their number in STATES, and the reason of each."""
 
+    facts: Facts
+    states: IntArray
 
-def presence(facts: Facts, partition: str) -> PairState:
-    """Whether a pair is recorded and stored as recorded; nothing about what it was built from."""
-    if facts.delivered is not None:
-        return _delivery(facts, partition)
-    if partition not in facts.standings:
-        return _without_receipt(facts, partition)
-    state, reason = _against_storage(facts, partition)
-    return PairState(facts.asset, partition, state, _rows(facts, partition), reason)
+    @property
+    def verified(self) -> BoolArray:
+        """The pairs that may be built upon."""
+        found: BoolArray = self.states == STATES.index(State.VERIFIED)
+        return found
 
-
-def inputs_of(facts: Facts, upstream: Mapping[str, Facts], index: int) -> Iterator[tuple[str, str]]:
-    """The (asset, partition) of every upstream pair that the pair with number `index` requires."""
-    for asset, requirement in facts.requirements.items():
-        keys = upstream[asset].partitions
-        for at in requirement.upstream_of(index):
-            yield asset, keys[at]
-
-
-def _delivery(facts: Facts, partition: str) -> PairState:
-    if partition in (facts.delivered or {}):
-        return PairState(facts.asset, partition, State.VERIFIED, None)
-    state = State.LATE if partition in facts.due else State.MISSING
-    return PairState(facts.asset, partition, state, None, "its upstream system has not delivered it")
-
-
-def _without_receipt(facts: Facts, partition: str) -> PairState:
-    stored = (facts.stored or {}).get(partition)
-    if stored is not None and not stored.gone:
-        reason = "it is in storage, and no receipt says how it came there"
-        return PairState(facts.asset, partition, State.UNRECORDED, stored.rows, reason)
-    if partition in facts.failed:
+    def pair(self, position: int) -> PairState:
+        """The pair at that position among the asset's partitions."""
+        facts = self.facts
+        rows = int(facts.stored_rows[position])
+        rows = rows if facts.counts and rows != NONE else int(facts.rows[position])
         return PairState(
-            facts.asset, partition, State.FAILED, None, f"run {facts.failed[partition]} failed to build it"
+            facts.asset,
+            facts.partitions[position],
+            STATES[self.states[position]],
+            None if rows == NONE else rows,
+            self._reason(position),
         )
-    if partition in facts.due:
-        return PairState(facts.asset, partition, State.LATE, None, "it was expected by now and was never built")
-    return PairState(facts.asset, partition, State.MISSING, None, "it was never built")
+
+    def pairs(self, wanted: BoolArray | None = None) -> Iterator[PairState]:
+        """Every pair, or the `wanted` ones."""
+        positions = range(len(self.states)) if wanted is None else np.flatnonzero(wanted).tolist()
+        return map(self.pair, positions)
+
+    def _reason(self, position: int) -> str:
+        facts, state = self.facts, STATES[self.states[position]]
+        if position in facts.damaged and state in (State.LOST, State.SHORT):
+            return facts.damaged[position][1]
+        if state is State.UNRECORDED:
+            if not facts.recorded[position]:
+                return "it is in storage, and no receipt says how it came there"
+            if facts.forged[position]:
+                return "its receipt was changed by hand after it was written, so nothing vouches for it"
+            return f"storage was written to after its receipt, by {facts.rewritten[position]}"
+        if state is State.FAILED:
+            left = "; what is stored is from before" if facts.recorded[position] else ""
+            return f"{facts.failed[position]}{left}"
+        if state is State.SHORT:
+            said, stored = int(facts.rows[position]), int(facts.stored_rows[position])
+            return f"its receipt says {said:,} rows, storage has {stored:,}"
+        if state is State.OUTDATED:
+            what = "its code" if not facts.same_code[position] else "an input"
+            return f"{what} has changed since it was built"
+        if facts.is_delivered and state in (State.LATE, State.MISSING):
+            return "its upstream system has not delivered it"
+        return _REASONS[state]
 
 
-def _against_storage(facts: Facts, partition: str) -> tuple[State, str]:
-    rows = facts.standings[partition].rows
-    if facts.stored is not None:
-        stored = facts.stored.get(partition)
-        if stored is None and rows != 0:
-            return State.LOST, "recorded, but storage has nothing of it"
-        if stored is not None:
-            if stored.gone:
-                return State.LOST, stored.gone
-            if stored.damage:
-                return State.SHORT, stored.damage
-            if stored.rows is not None and stored.rows != rows:
-                return State.SHORT, f"its receipt says {rows:,} rows, storage has {stored.rows:,}"
-    if rows == 0 and not facts.may_be_empty:
-        return State.EMPTY, "it has no rows, which the asset declares it may not"
-    return State.VERIFIED, ""
+_REASONS = {
+    State.VERIFIED: "",
+    State.MISSING: "it was never built",
+    State.LATE: "it was expected by now and was never built",
+    State.LOST: "recorded, but storage has nothing of it",
+    State.EMPTY: "it has no rows, which the asset declares it may not",
+}
 
 
-def _against_inputs(facts: Facts, upstream: Mapping[str, Facts], partition: str, index: int) -> tuple[State, str]:
-    standing = facts.standings[partition]
-    if partition in facts.failed:
-        return State.FAILED, f"run {facts.failed[partition]} failed to build it again; what is stored is from before"
-    if facts.code_version is not None and facts.code_version != standing.code_version:
-        return State.OUTDATED, "its code has changed since it was built"
-    inputs = inputs_of(facts, upstream, index)
-    now = contents_digest([(asset, key, upstream[asset].content(key)) for asset, key in inputs])
-    if now != standing.inputs_content:
-        return State.OUTDATED, "an input has changed since it was built"
-    return State.VERIFIED, ""
+def judge(facts: Facts, upstream: Mapping[str, Facts], requirements: Mapping[str, Requirement]) -> Judged:
+    """The state of every pair, given the facts of every asset that the asset requires."""
+    stored = presence(facts)
+    if facts.is_delivered:
+        return stored
+    outdated = ~facts.same_code | inputs_changed(facts, upstream, requirements)
+    states = stored.states.copy()
+    fine = stored.verified
+    states[fine & outdated & ~facts.frozen] = STATES.index(State.OUTDATED)
+    failed = _at(facts, facts.failed)
+    states[fine & failed] = STATES.index(State.FAILED)
+    return Judged(facts, states)
 
 
-def _rows(facts: Facts, partition: str) -> int | None:
-    stored = (facts.stored or {}).get(partition)
-    return stored.rows if stored is not None and stored.rows is not None else facts.standings[partition].rows
+def presence(facts: Facts) -> Judged:
+    """Whether each pair is recorded and stored as recorded; nothing about what it was built from."""
+    if facts.is_delivered:
+        return Judged(facts, _chosen(facts, [(facts.recorded, State.VERIFIED), (facts.due, State.LATE)], State.MISSING))
+    without = ~facts.recorded
+    gone = _at(facts, {at: "" for at, (state, _) in facts.damaged.items() if state is State.LOST})
+    damaged = _at(facts, facts.damaged) & ~gone
+    holds_rows = facts.rows != 0
+    rules = [
+        (without & facts.is_stored & ~gone, State.UNRECORDED),
+        (without & _at(facts, facts.failed), State.FAILED),
+        (without & facts.due, State.LATE),
+        (without, State.MISSING),
+        (facts.forged, State.UNRECORDED),
+        (gone | (~facts.is_stored & holds_rows), State.LOST),
+        (damaged, State.SHORT),
+        (facts.is_stored & (facts.stored_rows != facts.rows) & facts.counts, State.SHORT),
+        (_at(facts, facts.rewritten), State.UNRECORDED),
+        (~holds_rows & (not facts.may_be_empty), State.EMPTY),
+    ]
+    return Judged(facts, _chosen(facts, rules, State.VERIFIED))
+
+
+def inputs_changed(facts: Facts, upstream: Mapping[str, Facts], requirements: Mapping[str, Requirement]) -> BoolArray:
+    """The recorded pairs of which an input's content is no longer what the receipt says was read.
+
+    A delivery that is not recorded tells nothing: a pair that reads one is not called changed.
+    """
+    now = np.zeros_like(facts.inputs_marks)
+    unknown = np.zeros(len(facts.partitions), np.bool_)
+    for asset, requirement in requirements.items():
+        now += requirement.sums(upstream[asset].marks)
+        if upstream[asset].is_delivered:
+            unknown |= requirement.affected(~upstream[asset].recorded)
+    changed: BoolArray = facts.recorded & ~unknown & (now != facts.inputs_marks).any(axis=1)
+    return changed
+
+
+def inputs_of(
+    facts: Mapping[str, Facts], requirements: Mapping[str, Requirement], asset: str, partition: str
+) -> tuple[Input, ...]:
+    """The recorded upstream pairs that a pair requires, as they stand in `facts`."""
+    at = facts[asset].place[partition]
+    return tuple(
+        Input(upstream, known.partitions[number], known.ids[number], known.contents[number])
+        for upstream, requirement in requirements.items()
+        for known in [facts[upstream]]
+        for number in requirement.upstream_of(at)
+        if known.recorded[number]
+    )
+
+
+def _chosen(facts: Facts, rules: Sequence[tuple[BoolArray, State]], otherwise: State) -> IntArray:
+    """For each pair the state of the first rule that holds."""
+    return np.select([rule for rule, _ in rules], [STATES.index(state) for _, state in rules], STATES.index(otherwise))
+
+
+def _at(facts: Facts, positions: Mapping[int, object]) -> BoolArray:
+    found = np.zeros(len(facts.partitions), np.bool_)
+    found[list(positions)] = True
+    return found

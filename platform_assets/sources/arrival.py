@@ -19,11 +19,10 @@ from pathlib import Path
 import dagster as dg
 
 from platform_assets.automation import SENSOR_INTERVAL_SECONDS
+from platform_assets.partition_checker.deliveries import DATA_VERSION, delivered_versions
 from platform_assets.sources.declaration import UNPARTITIONED, Source
 from platform_assets.sources.landing import Delivery, Fingerprint, Landing, fingerprint, look, scan
 from resources.environment import Environment
-
-DATA_VERSION = "dagster/data_version"
 
 MOST_ARRIVALS_PER_TICK = 500
 LONGEST_TICK_SECONDS = 20.0
@@ -110,15 +109,8 @@ def find_arrivals(
 
 def recorded_versions(instance: dg.DagsterInstance, source: Source) -> Mapping[str, str]:
     """The data version last recorded for each partition of the upstream asset, from the event log."""
-    if source.partitions is None:
-        event = instance.get_latest_materialization_event(source.upstream_key)
-        latest = event.asset_materialization if event else None
-        version = (latest.tags or {}).get(DATA_VERSION) if latest else None
-        return {UNPARTITIONED: version} if version else {}
-    tags = instance.event_log_storage.get_latest_tags_by_partition(
-        source.upstream_key, dg.DagsterEventType.ASSET_MATERIALIZATION, tag_keys=[DATA_VERSION]
-    )
-    return {partition: found[DATA_VERSION] for partition, found in tags.items()}
+    versions = delivered_versions(instance, source.upstream_key, source.partitions is not None)
+    return {partition or UNPARTITIONED: version for partition, version in versions.items()}
 
 
 def materialization(arrival: Arrival) -> dg.AssetMaterialization:

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import dagster as dg
 
-from platform_assets.automation import WHEN_UPSTREAM_COMPLETE
+from platform_assets.automation import when_upstream_complete
+from platform_assets.completeness import Completeness, Storage
+from platform_assets.partition_checker.build import Build
+from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partitioned_checks import judged_materializations, partitioned_check, verdict
 from platform_assets.sources import expectations
 from platform_assets.sources.arrival import build_arrival_sensor
@@ -21,14 +24,14 @@ from platform_assets.sources.inspection import Candidate, Problem, inspect
 from platform_assets.table_metadata import table_metadata
 from platform_assets.teams import team_of
 from resources.environment import Environment
-from resources.warehouse import Commit, LakeError, Replacement, TableName, Warehouse
+from resources.warehouse import Commit, LakeError, TableName, Warehouse
 
 DELIVERY = "delivery"
 EXPECTATIONS = expectations.RULE
 
 _PROBLEMS_SHOWN = 50
 
-Event = dg.AssetMaterialization | dg.MaterializeResult[None] | dg.AssetCheckEvaluation | dg.Output[None]
+Event = dg.MaterializeResult[None] | dg.AssetCheckEvaluation | dg.Output[None]
 
 
 def build_sources(sources: Sequence[Source]) -> dg.Definitions:
@@ -52,7 +55,7 @@ def build_upstream(source: Source) -> dg.AssetSpec:
         group_name=source.team,
         owners=[team_of(source.team).owner],
         kinds={source.file_format.removesuffix("l")},
-        metadata=table_metadata(_columns(source), {}),
+        metadata=table_metadata(_columns(source), {}) | _completeness(source, "upstream").metadata,
     )
 
 
@@ -67,12 +70,13 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
         owners=[team_of(source.team).owner],
         kinds={"duckdb", "parquet"},
         code_version=_version(source),
-        automation_condition=WHEN_UPSTREAM_COMPLETE,
         metadata={
             **table_metadata(_columns(source), _lineage(source)),
             "dagster/table_name": str(TableName.of_key(source.raw_key)),
+            **_completeness(source, "table").metadata,
         },
     )
+    spec = spec.replace_attributes(automation_condition=when_upstream_complete(spec))
     checks = build_checks(source)
 
     @dg.multi_asset(
@@ -81,20 +85,17 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
         check_specs=checks,
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
-    def raw(context: dg.AssetExecutionContext, warehouse: Warehouse) -> Iterator[Event]:
-        settings = Environment.current()
-        partitions = context.partition_keys if source.partitions else [UNPARTITIONED]
-        with tempfile.TemporaryDirectory(prefix="headwater-") as folder:
-            database = Path(folder) / "candidate.duckdb"
-            candidate = inspect(source, settings.landing, partitions, database, settings.memory, settings.threads)
-            judged = expectations.judge(candidate, settings.memory, settings.threads)
-            candidate = replace(candidate, problems=(*candidate.problems, *judged))
-            replacement = _store(candidate, warehouse, Commit(context.run.run_id, str(source.raw_key)))
-        yield from _materializations(context, candidate, replacement)
-        yield from _evaluations(context.instance, candidate, checks)
-        if candidate.problems:
-            raise refusal(candidate)
-        yield from (dg.Output(None, output_name=check.get_python_identifier()) for check in checks)
+    def raw(context: dg.AssetExecutionContext, warehouse: Warehouse, checker: PartitionChecker) -> Iterator[Event]:
+        with checker.building(context) as build:
+            computed: set[str] = set()
+            for wave in build.waves():
+                partitions = [_delivered_as(partition) for partition in wave[source.raw_key]]
+                yield from _load(source, partitions, build, warehouse, checks)
+                computed.update(partitions)
+            asked = context.partition_keys if source.partitions else [UNPARTITIONED]
+            yield from _as_before(context.instance, source, [key for key in asked if key not in computed], checks)
+            yield from build.outputs()
+            yield from (dg.Output(None, output_name=check.get_python_identifier()) for check in checks)
 
     return raw
 
@@ -132,13 +133,13 @@ def refusal(candidate: Candidate) -> dg.Failure:
     )
 
 
-def _store(candidate: Candidate, warehouse: Warehouse, commit: Commit) -> Replacement | None:
+def _store(candidate: Candidate, warehouse: Warehouse, commit: Commit) -> None:
     source, accepted = candidate.source, candidate.accepted
     if not accepted:
-        return None
+        return
     partitions = accepted if source.partitions else None
     try:
-        return warehouse.replace_partitions(TableName.of_key(source.raw_key), partitions, candidate.relation, commit)
+        warehouse.replace_partitions(TableName.of_key(source.raw_key), partitions, candidate.relation, commit)
     except LakeError as error:
         raise dg.Failure(
             f"source {source.name}: {len(accepted)} accepted partitions, {accepted[0]} to {accepted[-1]}, "
@@ -146,29 +147,69 @@ def _store(candidate: Candidate, warehouse: Warehouse, commit: Commit) -> Replac
         ) from error
 
 
-def _materializations(
-    context: dg.AssetExecutionContext, candidate: Candidate, replacement: Replacement | None
+def _load(
+    source: Source, partitions: Sequence[str], build: Build, warehouse: Warehouse, checks: Sequence[dg.AssetCheckSpec]
 ) -> Iterator[Event]:
-    source = candidate.source
-    counted = "dagster/partition_row_count" if source.partitions else "dagster/row_count"
-    facts: dict[str, dict[str, int | str]] = {
-        partition: {
-            counted: candidate.rows[partition],
+    """Inspect what was delivered, store and record what is accepted, and say of each partition why or why not.
+
+    Raises:
+        Failure: some were refused.
+    """
+    settings = Environment.current()
+    with tempfile.TemporaryDirectory(prefix="headwater-") as folder:
+        database = Path(folder) / "candidate.duckdb"
+        candidate = inspect(source, settings.landing, partitions, database, settings.memory, settings.threads)
+        judged = expectations.judge(candidate, settings.memory, settings.threads)
+        candidate = replace(candidate, problems=(*candidate.problems, *judged))
+        _store(candidate, warehouse, Commit(build.context.run.run_id, str(source.raw_key)))
+    _record(candidate, build)
+    yield from _evaluations(build.context.instance, candidate, checks)
+    if candidate.problems:
+        raise refusal(candidate)
+
+
+def _record(candidate: Candidate, build: Build) -> None:
+    accepted = {_pair(partition): partition for partition in candidate.accepted}
+    if not accepted:
+        return
+    versions = {pair: candidate.fingerprints[partition].data_version for pair, partition in accepted.items()}
+    build.delivered(candidate.source.upstream_key, versions)
+    metadata: dict[str, dict[str, int | str]] = {
+        pair: {
             "files": len(candidate.deliveries[partition].files),
             "bytes": candidate.deliveries[partition].bytes,
-            "upstream_data_version": candidate.fingerprints[partition].data_version,
-            **({"lake_snapshot": replacement.snapshot} if replacement else {}),
+            "upstream_data_version": versions[pair],
         }
-        for partition in candidate.accepted
+        for pair, partition in accepted.items()
     }
-    if candidate.problems:
-        # The output would record every partition of the run, the refused ones too.
-        for partition, metadata in facts.items():
-            yield dg.AssetMaterialization(source.raw_key, partition=partition, metadata=metadata)
+    build.record_table(candidate.source.raw_key, list(accepted), metadata)
+
+
+def _as_before(
+    instance: dg.DagsterInstance, source: Source, partitions: Sequence[str], checks: Sequence[dg.AssetCheckSpec]
+) -> Iterator[Event]:
+    """Verdicts on what was confirmed without another look: automation takes one on an older event for outdated."""
+    if not partitions:
         return
-    for partition, metadata in facts.items():
-        context.add_asset_metadata(metadata, source.raw_key, partition if source.partitions else None)
-    yield dg.MaterializeResult(source.raw_key)
+    judged = judged_materializations(instance, source.raw_key, partitions if source.partitions else None)
+    for partition in partitions:
+        for check in checks:
+            at = partition if source.partitions else None
+            yield verdict(judged, check, at, passed=True, description="the delivery is as it was", metadata={})
+
+
+def _delivered_as(pair: str) -> str:
+    """The name under which a pair is delivered."""
+    return pair or UNPARTITIONED
+
+
+def _pair(partition: str) -> str:
+    return "" if partition == UNPARTITIONED else partition
+
+
+def _completeness(source: Source, storage: Storage) -> Completeness:
+    due = source.expected_by.total_seconds() / 3600 if source.expected_by else Completeness().due_after_hours
+    return Completeness(storage=storage, may_be_empty=source.may_be_empty, due_after_hours=due)
 
 
 def _evaluations(

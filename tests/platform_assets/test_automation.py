@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 import pytest
 
-from platform_assets.automation import WHEN_UPSTREAM_COMPLETE
+from platform_assets.automation import when_upstream_complete
 from platform_assets.partitions import same_time
 
 DAILY = dg.DailyPartitionsDefinition("2017-01-02", end_date="2017-01-16")
@@ -18,7 +18,9 @@ upstream = dg.AssetSpec("days", partitions_def=DAILY)
 @dg.asset(
     deps=[dg.AssetDep("days", partition_mapping=same_time())],
     partitions_def=WEEKLY,
-    automation_condition=WHEN_UPSTREAM_COMPLETE,
+    automation_condition=when_upstream_complete(
+        dg.AssetSpec("weeks", deps=[dg.AssetDep("days", partition_mapping=same_time())])
+    ),
 )
 def weeks() -> None:
     while_running()

@@ -12,6 +12,7 @@ import pytest
 
 from platform_assets.definitions import build_defs
 from platform_assets.feed.delivery import deliver, select
+from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.sources.catalogue import SOURCES
 from platform_assets.sources.declaration import Source
 from resources.dbt import Dbt, DbtError
@@ -36,7 +37,11 @@ class Location:
         self.warehouse.snapshot()
         self.dbt = Dbt.of(self.environment)
         self.job = build_defs(
-            resources={"warehouse": self.warehouse, "dbt": self.dbt}
+            resources={
+                "warehouse": self.warehouse,
+                "dbt": self.dbt,
+                "checker": PartitionChecker.of(self.environment),
+            }
         ).resolve_implicit_global_asset_job_def()
         self.instance = instance
 

@@ -1,68 +1,53 @@
 """Column-level lineage from compiled SQL."""
 
-from pathlib import Path
+from platform_assets.dbt_models.lineage import model_lineage
+from platform_assets.dbt_models.queries import model_codes
+from tests.platform_assets.dbt_models.shop import RAW, SOURCES, manifest, stored, table, view
 
-import pytest
-
-from platform_assets.dbt_models import lineage
-from platform_assets.dbt_models.lineage import cached_lineage, model_lineage
-from resources.warehouse import TableName
-
-RAW = TableName("shop", "raw_sales")
-STAGED = TableName("shop", "stg_sales")
-MART = TableName("shop", "product_days")
-
-
-def node(name: str, sql: str, *upstream: str) -> dict:
-    return {
-        "resource_type": "model",
-        "schema": "shop",
-        "alias": name,
-        "compiled_code": sql,
-        "depends_on": {"nodes": [f"model.{name}" for name in upstream]},
-    }
+STAGED = view(
+    "stg_sales",
+    "select id as product_id, value / nullif(qty, 0) as price, qty as units, partition_key "
+    'from "lake"."shop"."raw_sales"',
+)
 
 
 def test_columns_are_followed_through_stars_windows_joins_and_aggregates() -> None:
-    manifest = {
-        "nodes": {
-            "model.product_days": node(
-                "product_days",
-                """
-                with sales as (
-                  select * from (select * from "lake"."shop"."stg_sales" where partition_key >= '2017-01-01')
-                ), ranked as (select *, row_number() over (partition by product_id order by price) as place from sales)
-                select product_id, sum(price * units) as sales_usd, count(*) as lines, max(place) as places
-                from ranked group by product_id
-                """,
-                "stg_sales",
-            ),
-            "model.stg_sales": node(
-                "stg_sales",
-                "select id as product_id, value / nullif(qty, 0) as price, qty as units, partition_key "
-                'from "lake"."shop"."raw_sales"',
-            ),
-        }
-    }
-    columns = {"id": "BIGINT", "value": "DOUBLE", "qty": "BIGINT", "partition_key": "VARCHAR"}
-    found = model_lineage(manifest, {RAW: columns})
-    assert found[STAGED].columns["price"] == ((RAW, "qty"), (RAW, "value"))
-    assert found[MART].columns == {
-        "product_id": ((STAGED, "product_id"),),
-        "sales_usd": ((STAGED, "price"), (STAGED, "units")),
+    mart = stored(
+        "product_days",
+        """
+        with sales as (
+          select * from (select * from "lake"."shop"."stg_sales" where partition_key >= '2017-01-01')
+        ), ranked as (select *, row_number() over (partition by product_id order by price) as place from sales)
+        select product_id, sum(price * units) as sales_usd, count(*) as lines, max(place) as places
+        from ranked group by product_id
+        """,
+        "stg_sales",
+    )
+    found = model_lineage(model_codes(manifest(mart, STAGED), SOURCES))
+    staged = table("stg_sales")
+    assert found[staged].columns["price"] == ((RAW, "qty"), (RAW, "value"))
+    assert found[table("product_days")].columns == {
+        "product_id": ((staged, "product_id"),),
+        "sales_usd": ((staged, "price"), (staged, "units")),
         "lines": (),
-        "places": ((STAGED, "price"), (STAGED, "product_id")),
+        "places": ((staged, "price"), (staged, "product_id")),
     }
 
 
-def test_lineage_is_worked_out_once_until_a_model_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-    monkeypatch.setattr(lineage, "model_lineage", lambda *given: calls.append(given) or model_lineage(*given))
-    cache, columns = tmp_path / "lineage.json", {RAW: {"id": "BIGINT", "qty": "BIGINT"}}
-    before = {"nodes": {"model.stg_sales": node("stg_sales", 'select id from "lake"."shop"."raw_sales"')}}
-    after = {"nodes": {"model.stg_sales": node("stg_sales", 'select qty as id from "lake"."shop"."raw_sales"')}}
-    for manifest, expected, times in [(before, "id", 1), (before, "id", 1), (after, "qty", 2)]:
-        assert cached_lineage(cache, manifest, columns)[STAGED].columns == {"id": ((RAW, expected),)}
-        assert len(calls) == times
-    cache.write_text("cut o")
-    assert cached_lineage(cache, after, columns)[STAGED].columns["id"] == ((RAW, "qty"),)
+def test_the_partition_key_is_a_column_of_what_is_stored_by_partition_only() -> None:
+    models = [
+        stored("by_day", "select id from lake.shop.raw_sales"),
+        stored("whole", "select id from lake.shop.raw_sales", meta={"partitions": "none"}),
+        view("seen", "select id from lake.shop.raw_sales"),
+    ]
+    readers = [stored(f"all_of_{at}", f"select * from lake.shop.{at}", at) for at in ("by_day", "whole", "seen")]
+    found = model_lineage(model_codes(manifest(*models, *readers), SOURCES))
+    assert {at.name for at, known in found.items() if "partition_key" in known.columns} == {"all_of_by_day"}
+
+
+def test_a_column_named_like_a_keyword_is_followed() -> None:
+    model = stored("odd", 'select id as "group", qty as "two words" from lake.shop.raw_sales')
+    reader = stored("reader", "select * from lake.shop.odd", "odd")
+    found = model_lineage(model_codes(manifest(model, reader), SOURCES))[table("reader")].columns
+    assert found["group"] == ((table("odd"), "group"),)
+    assert found["two words"] == ((table("odd"), "two words"),)

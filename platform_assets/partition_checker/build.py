@@ -1,0 +1,278 @@
+"""What one step is to compute, and the receipts it leaves: the early cut-off, and the way from computed to recorded.
+
+Belongs here: everything that each asset does around computing, whatever computes it. Not here: judging pairs
+(`states.py`), the gate before (`gate.py`), computing anything.
+
+A step computes what it was asked for, except, in runs that say so, pairs of which everything they read is as their
+receipt says: these are confirmed. A pair is recorded once its data are stored and judged: first its receipt, then the
+event that the web UI shows. A worker killed in between leaves data that the next check calls unrecorded.
+"""
+
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import dagster as dg
+import numpy as np
+from dagster._core.definitions.data_version import DataVersion
+from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
+from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata
+from dagster._core.execution.plan.execute_step import (
+    _build_data_version_tags,
+    _get_code_version,
+    _get_input_provenance_data,
+)
+
+from platform_assets.partition_checker.inspection import Inspector
+from platform_assets.partition_checker.kept import Kept, kept_in_table
+from platform_assets.partition_checker.requirements import BoolArray, Requirement
+from platform_assets.partition_checker.states import Facts, inputs_changed, inputs_of, presence
+from resources.ledger import Input, Receipt, digest, mark_of, schema_columns
+from resources.warehouse import TableName
+
+Metadata = Mapping[str, Mapping[str, Any]]
+"""What to show of each partition besides its receipt."""
+
+
+class Build:
+    """One step's pairs, from the gate to their receipts."""
+
+    def __init__(
+        self,
+        context: dg.AssetExecutionContext,
+        inspector: Inspector,
+        facts: Mapping[str, Facts],
+        asked: Mapping[str, BoolArray],
+        forced: Mapping[str, BoolArray],
+    ) -> None:
+        """Start with the facts of the asked pairs, and of those they read, as they are now.
+
+        Args:
+            context: of the step.
+            inspector: of every asset, with the stores in which receipts, files and rows are.
+            facts: of every asset that is asked for or read; those asked for are updated as pairs are recorded.
+            asked: by asset in topological order, the pairs to build.
+            forced: those of them to compute even if nothing they read has changed.
+        """
+        self.context = context
+        graph = inspector.graph
+        self._ledger, self.catalog = inspector.ledger, inspector.catalog
+        self._nodes = {name: graph.named[name] for name in asked}
+        self._requirements = {name: graph.requirements(node) for name, node in self._nodes.items()}
+        self._facts, self._asked, self._forced = facts, asked, forced
+        self._settled = {name: np.zeros_like(pairs) for name, pairs in asked.items()}
+
+    def waves(self) -> Iterator[dict[dg.AssetKey, list[str]]]:
+        """The pairs to compute, by asset in topological order, until all that was asked for is settled.
+
+        Pairs come together with those of this step that they need. Where it depends on how an upstream pair of the
+        same step turns out whether a pair has to be computed at all, it comes in a later wave. What need not be
+        computed is confirmed on the way. Each wave must be recorded before the next is asked for.
+
+        Raises:
+            RuntimeError: a wave was not recorded as a whole.
+        """
+        before: dict[str, BoolArray] = {}
+        while ready := self._next():
+            if all(name in before and (before[name] == pairs).all() for name, pairs in ready.items()):
+                raise RuntimeError(f"{', '.join(ready)}: what was to be computed was not recorded")
+            before = ready
+            wave = {self._nodes[name].key: self._keys(name, pairs) for name, pairs in ready.items()}
+            self._begin(wave)
+            yield wave
+
+    def wants(self, key: dg.AssetKey, partition: str) -> bool:
+        """Whether a pair is to be computed, now that those of this step that it needs are settled.
+
+        False also when it was not asked for. One that need not be computed is confirmed.
+        """
+        name = "/".join(key.path)
+        one = np.zeros(len(self._facts[name].partitions) if name in self._asked else 0, np.bool_)
+        if not len(one):
+            return False
+        one[self._facts[name].place[partition]] = True
+        certain, unchanged = self._sorted_out(name)
+        if (one & unchanged).any():
+            self._confirm(name, one)
+        if not (one & certain).any():
+            return False
+        self._begin({key: [partition]})
+        return True
+
+    def record(self, key: dg.AssetKey, kept: Mapping[str, Kept], metadata: Metadata | None = None) -> None:
+        """Leave a receipt for each partition of `kept` ("" without partitions), then the events of the catalog."""
+        name = "/".join(key.path)
+        receipts = [
+            Receipt(
+                asset=name,
+                partition=partition,
+                code_version=self._nodes[name].code_version or "",
+                inputs=self._inputs(name, partition),
+                environment=self._ledger.environment,
+                run_id=self.context.run.run_id,
+                **vars(found),
+            )
+            for partition, found in kept.items()
+        ]
+        self._settle(name, receipts, metadata or {})
+
+    def record_table(self, key: dg.AssetKey, partitions: Sequence[str], metadata: Metadata | None = None) -> None:
+        """`record` what the lake now holds of a table."""
+        name = "/".join(key.path)
+        kept = kept_in_table(self.catalog, key, partitions)
+        for columns, older in self._with_fewer_columns(name, kept).items():
+            before = kept_in_table(self.catalog, key, list(older), columns)
+            for partition, receipt in older.items():
+                if before[partition].checksum == receipt.checksum:
+                    kept[partition] = replace(kept[partition], extends=receipt.read_as)
+        whole = sum(int(files.rows.sum()) for files in self.catalog.files([TableName.of_key(key)]).values())
+        last = {"dagster/row_count": whole, **(metadata or {}).get(partitions[-1], {})}
+        self.record(key, kept, {**(metadata or {}), partitions[-1]: last})
+
+    def record_view(self, key: dg.AssetKey, partitions: Sequence[str], metadata: Metadata | None = None) -> None:
+        """`record` pairs of a view, which holds nothing: its content is the content of what it reads."""
+        name = "/".join(key.path)
+        kept = {}
+        for partition in partitions:
+            read = sorted((read.asset, read.partition, read.content) for read in self._inputs(name, partition))
+            kept[partition] = Kept(None, digest("view", read))
+        self.record(key, kept, metadata)
+
+    def delivered(self, key: dg.AssetKey, versions: Mapping[str, str]) -> None:
+        """Say which data version of a delivery was read, by partition, whatever was recorded of it before."""
+        name = "/".join(key.path)
+        facts = self._facts[name]
+        for partition, version in versions.items():
+            at = facts.place[partition]
+            facts.ids[at] = facts.contents[at] = version
+            facts.marks[at] = mark_of(name, partition, version)
+            facts.recorded[at] = True
+
+    def outputs(self) -> Iterator[dg.MaterializeResult[None]]:
+        """One output for each asset, which makes no event: its pairs are recorded already."""
+        for node in self._nodes.values():
+            yield dg.MaterializeResult(node.key, metadata={SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True})
+
+    def _next(self) -> dict[str, BoolArray]:
+        while True:
+            confirmed = False
+            ready: dict[str, BoolArray] = {}
+            for name in self._asked:
+                certain, unchanged = self._sorted_out(name)
+                if unchanged.any():
+                    self._confirm(name, unchanged)
+                    confirmed = True
+                waiting = np.zeros_like(certain)
+                for upstream, requirement in self._within(name):
+                    if upstream != name:
+                        comes = ready.get(upstream, np.zeros(requirement.upstream_count, np.bool_))
+                        waiting |= requirement.affected(self._open(upstream) & ~comes)
+                if (certain & ~waiting).any():
+                    ready[name] = certain & ~waiting
+            if ready or not confirmed:
+                return ready
+
+    def _sorted_out(self, name: str) -> tuple[BoolArray, BoolArray]:
+        """Of the pairs that are still open: those to be computed for certain, and those that need not be."""
+        facts, open_ = self._facts[name], self._open(name)
+        undecided = np.zeros_like(open_)
+        for upstream, requirement in self._within(name):
+            undecided |= requirement.affected(self._open(upstream))
+        intact = presence(facts).verified & facts.same_code
+        intact[list(facts.failed)] = False
+        changed = inputs_changed(facts, self._facts, self._requirements[name])
+        certain = open_ & (self._forced[name] | ~intact | (changed & ~undecided))
+        return certain, open_ & ~certain & ~undecided
+
+    def _within(self, name: str) -> Iterator[tuple[str, Requirement]]:
+        return ((upstream, need) for upstream, need in self._requirements[name].items() if upstream in self._asked)
+
+    def _open(self, name: str) -> BoolArray:
+        return self._asked[name] & ~self._settled[name]
+
+    def _keys(self, name: str, pairs: BoolArray) -> list[str]:
+        keys = self._facts[name].partitions
+        return [keys[at] for at in np.flatnonzero(pairs).tolist()]
+
+    def _begin(self, wave: Mapping[dg.AssetKey, Sequence[str]]) -> None:
+        self._ledger.begin({"/".join(key.path): keys for key, keys in wave.items()}, self.context.run.run_id)
+
+    def _confirm(self, name: str, pairs: BoolArray) -> None:
+        """Record pairs again that need not be computed, with the receipts of what they would read now."""
+        receipts = [
+            replace(
+                receipt,
+                inputs=self._inputs(name, key),
+                run_id=self.context.run.run_id,
+                recorded_at=time.time(),
+                reused=True,
+            )
+            for key, receipt in self._ledger.current(name, self._keys(name, pairs)).items()
+        ]
+        self._settle(name, receipts, {})
+
+    def _inputs(self, name: str, partition: str) -> tuple[Input, ...]:
+        return inputs_of(self._facts, self._requirements[name], name, partition)
+
+    def _with_fewer_columns(self, name: str, kept: Mapping[str, Kept]) -> dict[tuple[str, ...], dict[str, Receipt]]:
+        """The receipts of pairs to which the table has only gained columns since, by the columns they had."""
+        facts = self._facts[name]
+        recorded = [key for key in kept if facts.recorded[facts.place[key]]]
+        found: dict[tuple[str, ...], dict[str, Receipt]] = {}
+        for key, receipt in self._ledger.current(name, recorded).items() if recorded else ():
+            before, now = schema_columns(receipt.schema), schema_columns(kept[key].schema)
+            if len(before) < len(now) and before.items() <= now.items():
+                found.setdefault(tuple(before), {})[key] = receipt
+        return found
+
+    def _settle(self, name: str, receipts: Sequence[Receipt], metadata: Metadata) -> None:
+        self._ledger.record(receipts)
+        facts = self._facts[name]
+        for receipt in receipts:
+            at = facts.place[receipt.partition]
+            facts.ids[at], facts.contents[at] = receipt.id, receipt.read_as
+            facts.marks[at] = mark_of(name, receipt.partition, receipt.read_as)
+            facts.recorded[at] = self._settled[name][at] = True
+        self._show(name, receipts, metadata)
+
+    def _show(self, name: str, receipts: Sequence[Receipt], metadata: Metadata) -> None:
+        """The materializations, as one batch: Dagster itself gives all partitions of an output one data version."""
+        step, key = self.context.get_step_execution_context(), self._nodes[name].key
+        step.wipe_input_asset_version_info(key)
+        inputs = _get_input_provenance_data(key, step) if step.is_external_input_asset_version_info_loaded else {}
+        batch = str(uuid.uuid4())
+        for number, receipt in enumerate(receipts, start=1):
+            event = dg.AssetMaterialization(
+                key,
+                partition=receipt.partition or None,
+                metadata={**receipt_metadata(receipt), **metadata.get(receipt.partition, {})},
+                tags=_build_data_version_tags(DataVersion(receipt.id), _get_code_version(key, step), inputs, True),
+            )
+            is_last = number == len(receipts)
+            DagsterEvent.asset_materialization(step, event, DagsterEventBatchMetadata(batch, is_last))
+
+
+def recorded_event(receipt: Receipt) -> dg.AssetMaterialization:
+    """The event of a receipt that the event log has lost, as far as the receipt can tell."""
+    return dg.AssetMaterialization(
+        dg.AssetKey(receipt.asset.split("/")),
+        partition=receipt.partition or None,
+        metadata={**receipt_metadata(receipt), "recorded again": "from its receipt, the event log had lost it"},
+        tags=_build_data_version_tags(DataVersion(receipt.id), receipt.code_version, {}, True),
+    )
+
+
+def receipt_metadata(receipt: Receipt) -> dict[str, Any]:
+    """What the web UI shows of a receipt."""
+    counted = "dagster/partition_row_count" if receipt.partition else "dagster/row_count"
+    return {
+        **({} if receipt.rows is None else {counted: receipt.rows}),
+        "receipt": receipt.id,
+        "checksum": receipt.checksum,
+        "code version": receipt.code_version,
+        "inputs read": len(receipt.inputs),
+        "lake snapshot": receipt.snapshot or 0,
+        "computed": "no: all that it reads is as it was" if receipt.reused else "yes",
+    }

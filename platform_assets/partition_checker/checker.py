@@ -1,0 +1,118 @@
+"""The Partition Checker as a resource: what every asset's step asks before, while and after it builds.
+
+Belongs here: opening the stores, and a step's passage through the gate. Not here: what is asked of pairs at other
+times (`reconcile.py`, `command.py`).
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import dagster as dg
+import numpy as np
+from pydantic import Field
+
+from platform_assets.automation import CUT_OFF
+from platform_assets.operations.graph import Graph, workspace_graph
+from platform_assets.partition_checker.build import Build
+from platform_assets.partition_checker.gate import NotVerified, refuse_unless_verified, required
+from platform_assets.partition_checker.inspection import Inspector
+from platform_assets.partition_checker.requirements import BoolArray
+from platform_assets.partition_checker.states import Facts
+from platform_assets.partition_checker.verdicts import not_verified, report, verified_check
+from resources.environment import Environment
+from resources.lake_catalog import LakeCatalog
+from resources.ledger import Ledger
+from resources.warehouse import Warehouse
+
+PLAN = "headwater/plan"
+"""Tag of the runs of a recovery: the id of its plan, whose roots are computed in any case."""
+
+_ERROR_CHARACTERS = 500
+
+
+class PartitionChecker(dg.ConfigurableResource["PartitionChecker"]):
+    """Knows of every pair of one environment, across code locations, whether it may be built upon."""
+
+    settings: dict[str, str] = Field(description="The HEADWATER_* variables of the environment.")
+
+    @classmethod
+    def of(cls, environment: Environment) -> "PartitionChecker":
+        """The Partition Checker of `environment`."""
+        return cls(settings={k: v for k, v in environment.variables.items() if k.startswith("HEADWATER_")})
+
+    def graph(self) -> Graph:
+        """Every asset of every code location."""
+        return workspace_graph(Environment.of(self.settings).home)
+
+    def inspector(self, instance: dg.DagsterInstance) -> Inspector:
+        """Looks at any pair, now."""
+        environment = Environment.of(self.settings)
+        return Inspector(self.graph(), Ledger.of(environment), LakeCatalog(Warehouse.of(environment)), instance)
+
+    @contextmanager
+    def building(self, context: dg.AssetExecutionContext) -> Iterator[Build]:
+        """What the step of `context` is to compute, once the gate has let it pass.
+
+        Raises:
+            Failure: an upstream pair that the step needs is not verified; nothing was changed.
+        """
+        inspector = self.inspector(context.instance)
+        asked = _asked(context, inspector.graph)
+        needed = required(inspector.graph, asked)
+        facts = _gathered(inspector, asked, needed)
+        judged = {name: inspector.judge(facts, name) for name in needed}
+        try:
+            refuse_unless_verified(inspector.graph, asked, needed, judged)
+        except NotVerified as refusal:
+            for name in needed:
+                node, failing = inspector.graph.named[name], not_verified(judged[name])
+                refused = {pair.partition for pair in refusal.pairs if pair.asset == name} & failing.keys()
+                check = verified_check(node.key, node.calendar)
+                report(context.instance, check, {key: failing[key] for key in refused}, looked_at=refused)
+            raise dg.Failure(str(refusal), allow_retries=False) from refusal
+        forced = {name: _forced(inspector.ledger, context.run, facts[name], pairs) for name, pairs in asked.items()}
+        build = Build(context, inspector, facts, asked, forced)
+        try:
+            yield build
+        except BaseException as error:
+            # Also of an interrupted step it is known why its pairs are not there.
+            inspector.ledger.failed(context.run.run_id, _first_words(error))
+            raise
+
+
+def _forced(ledger: Ledger, run: dg.DagsterRun, facts: Facts, pairs: BoolArray) -> BoolArray:
+    """The pairs to compute even if nothing they read has changed: all, unless the run's tags leave it to us."""
+    if CUT_OFF not in run.tags:
+        return pairs
+    forced = np.zeros_like(pairs)
+    recovery = ledger.recovery(run.tags[PLAN]) if PLAN in run.tags else None
+    if recovery is not None:
+        forced[[facts.place[key] for key in recovery.roots.get(facts.asset, ()) if key in facts.place]] = True
+        # Of a run that is repeated, or a plan that is launched again, what was rebuilt for it is not again.
+        forced &= pairs & (facts.recorded_at < recovery.planned_at)
+    return forced
+
+
+def _asked(context: dg.AssetExecutionContext, graph: Graph) -> dict[str, BoolArray]:
+    """The step's pairs, by asset in topological order."""
+    selected = {"/".join(key.path) for key in context.selected_asset_keys}
+    asked = {}
+    for name, node in graph.named.items():
+        if name in selected:
+            keys = set(context.partition_keys) if node.calendar is not None else {""}
+            asked[name] = np.array([key in keys for key in node.pairs], np.bool_)
+    return asked
+
+
+def _gathered(
+    inspector: Inspector, asked: Mapping[str, BoolArray], needed: Mapping[str, BoolArray]
+) -> dict[str, Facts]:
+    wanted = dict(asked)
+    for name, pairs in needed.items():
+        wanted[name] = wanted[name] | pairs if name in wanted else pairs
+    return inspector.facts(wanted, inspector.read_by(wanted))
+
+
+def _first_words(error: BaseException) -> str:
+    text = getattr(error, "description", None) or str(error) or type(error).__name__
+    return text.strip().splitlines()[0][:_ERROR_CHARACTERS]

@@ -1,0 +1,62 @@
+"""What storage really holds of pairs: counted by the lake's catalog, and read once for their checksums.
+
+Belongs here: the facts of a receipt that only storage can tell. Not here: what a receipt is (`resources/ledger.py`).
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+
+from resources.lake_catalog import LakeCatalog
+from resources.ledger import StoredFile, schema_text
+from resources.warehouse import TableName, row_checksums
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What storage holds of a pair; the words are those of `Receipt`."""
+
+    rows: int | None
+    checksum: str
+    schema: str = ""
+    snapshot: int | None = None
+    files: tuple[StoredFile, ...] = ()
+    extends: str | None = None
+
+
+def columns_of(catalog: LakeCatalog, key: dg.AssetKey) -> dict[str, str]:
+    """The columns of a table or view of the lake, and their types."""
+    with catalog.warehouse.reader() as lake:
+        relation = lake.sql(f"from {TableName.of_key(key).sql}")
+        return dict(zip(relation.columns, map(str, relation.types), strict=True))
+
+
+def kept_in_table(
+    catalog: LakeCatalog, key: dg.AssetKey, partitions: Sequence[str], columns: Sequence[str] | None = None
+) -> dict[str, Kept]:
+    """What the lake holds of `partitions` of a table; the checksums over all columns, or over `columns`."""
+    table = TableName.of_key(key)
+    rows, snapshots = dict.fromkeys(partitions, 0), dict.fromkeys(partitions, 0)
+    files = catalog.files([table]).get(table)
+    if files:
+        of_files = zip(files.partitions, files.rows.tolist(), files.snapshots.tolist(), strict=True)
+        for partition, count, snapshot in of_files:
+            if partition in rows:
+                rows[partition] += count
+                snapshots[partition] = max(snapshots[partition], snapshot)
+    types = columns_of(catalog, key)
+    schema = schema_text({name: types[name] for name in columns or types})
+    with catalog.warehouse.reader() as lake:
+        sums = row_checksums(lake, table, None if list(partitions) == [""] else partitions, columns)
+    return {key: Kept(rows[key], sums.get(key, ""), schema, snapshots[key] or None) for key in partitions}
+
+
+def kept_in_files(paths: Sequence[Path]) -> Kept:
+    """What files outside the lake hold: the checksum is the SHA-256 of their bytes, one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.read_bytes())
+    return Kept(None, digest.hexdigest(), files=tuple(StoredFile(str(path), path.stat().st_size) for path in paths))

@@ -1,0 +1,233 @@
+"""Reconciliation: the event log, the receipts and storage compared, on a schedule and for every code location.
+
+Belongs here: the asset that compares, the checks on which its findings are shown, and their job. Not here: judging
+pairs (`states.py`).
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+
+from platform_assets.completeness import Completeness, completeness_of
+from platform_assets.operations.graph import Node
+from platform_assets.partition_checker.build import recorded_event
+from platform_assets.partition_checker.checker import PartitionChecker
+from platform_assets.partition_checker.deep import adopt
+from platform_assets.partition_checker.inspection import Inspector
+from platform_assets.partition_checker.states import Judged, PairState, State
+from platform_assets.partition_checker.verdicts import (
+    ON_TIME,
+    evaluation,
+    not_verified,
+    on_time_check,
+    report,
+    verified_check,
+    waiting_for_late,
+)
+from platform_assets.partitioned_checks import judged_materializations
+from platform_assets.table_metadata import table_metadata
+from platform_assets.teams import team_of
+from resources.warehouse import Commit, TableName, Warehouse
+
+HEALTH = dg.AssetKey(["platform", "unhealthy_pairs"])
+_CRON = "*/10 * * * *"
+_STUB = "dagster/auto_created_stub_asset"
+_COLUMNS = {
+    "asset": ("VARCHAR", "Asset of the pair, team/entity."),
+    "partition": ("VARCHAR", "Partition key; empty for an asset without partitions."),
+    "state": ("VARCHAR", "What the Partition Checker says of it."),
+    "rows": ("BIGINT", "Rows that storage holds; null where none are counted."),
+    "reason": ("VARCHAR", "Why it is in that state."),
+    "looked_at": ("TIMESTAMP WITH TIME ZONE", "When it was looked at."),
+}
+_TYPES = {"VARCHAR": pa.string(), "BIGINT": pa.int64(), "TIMESTAMP WITH TIME ZONE": pa.timestamp("us", "UTC")}
+
+
+@dataclass(frozen=True)
+class Reconciliation:
+    """What was found and done: pairs that are not verified, pairs by state, and how many were reported and mended."""
+
+    unhealthy: Sequence[PairState]
+    states: Mapping[State, int]
+    verdicts: int
+    events_restored: int
+    adopted: int
+
+
+class ReconcileConfig(dg.Config):
+    """How to reconcile."""
+
+    adopt: bool = False
+    """Give stored pairs without a receipt one for what they hold; their rows are read for it."""
+
+
+def reconcile(inspector: Inspector, run_id: str, adopts: bool = False) -> Reconciliation:
+    """Compare everything, and show what was found on the assets that it concerns.
+
+    What the event log has lost of a recorded pair is recorded again. A pair that the event log calls built, and of
+    which there is neither a receipt nor anything in storage, is lost. Adopting is described in `deep.py`.
+    """
+    everything = dict.fromkeys(inspector.graph.named)
+    judged = inspector.judged(everything)
+    adopted = 0
+    if adopts:
+        keys = {name: list(inspector.graph.named[name].pairs) for name in everything}
+        adopted = len(adopt(inspector, judged, keys, run_id))
+        judged = inspector.judged(everything)
+    unhealthy: list[PairState] = []
+    verdicts = restored = 0
+    for node in inspector.graph.nodes.values():
+        found = {pair.partition: pair for pair in judged[node.name].pairs(~judged[node.name].verified)}
+        if node.location is not None:
+            logged = _logged(inspector.instance, node)
+            found |= {key: _vanished(found[key]) for key in logged & found.keys() if _is_nowhere(found[key])}
+            failing = not_verified(judged[node.name]) | {
+                key: f"{pair.state}: {pair.reason}" for key, pair in found.items() if pair.state is State.LOST
+            }
+            verdicts += report(inspector.instance, verified_check(node.key, node.calendar), failing)
+            if "alert" in node.completeness.when_late.values():
+                late = waiting_for_late(inspector.graph, node, judged)
+                verdicts += report(inspector.instance, on_time_check(node.key, node.calendar), late)
+            restored += _restore(inspector, node, judged[node.name], logged)
+        unhealthy += found.values()
+    counts = Counter(pair.state for pair in unhealthy)
+    verified = sum(int(of_asset.verified.sum()) for of_asset in judged.values())
+    return Reconciliation(unhealthy, {State.VERIFIED: verified, **counts}, verdicts, restored, adopted)
+
+
+def build_reconciliation() -> dg.Definitions:
+    """The asset that compares everything, for all code locations."""
+
+    @dg.asset(
+        key=HEALTH,
+        group_name="platform",
+        owners=[team_of("platform").owner],
+        kinds={"duckdb", "table"},
+        automation_condition=dg.AutomationCondition.on_cron(_CRON),
+        metadata=table_metadata([dg.TableColumn(name, *told) for name, told in _COLUMNS.items()], {})
+        | Completeness(due_after_hours=1).metadata,
+    )
+    def unhealthy_pairs(
+        context: dg.AssetExecutionContext, config: ReconcileConfig, checker: PartitionChecker, warehouse: Warehouse
+    ) -> Iterator[dg.MaterializeResult[None]]:
+        """One row per pair that is not verified, in any code location, as the last reconciliation of event log,
+        receipts and storage found it."""
+        with checker.building(context) as build:
+            for _ in build.waves():
+                found = reconcile(checker.inspector(context.instance), context.run.run_id, config.adopt)
+                commit = Commit(context.run.run_id, HEALTH.to_user_string())
+                warehouse.replace_partitions(TableName.of_key(HEALTH), None, _table(found.unhealthy), commit)
+                build.record_table(HEALTH, [""], {"": _shown(found)})
+            yield from build.outputs()
+
+    return dg.Definitions(assets=[unhealthy_pairs])
+
+
+def build_partition_health(location: str, graph: dg.Definitions) -> dg.Definitions:
+    """The checks of every asset of a location on which findings are shown; they can be run by hand too.
+
+    Args:
+        location: the code location, which names the steps: one for each calendar.
+        graph: its assets.
+    """
+    specs = [spec for spec in graph.resolve_all_asset_specs() if not spec.metadata.get(_STUB)]
+    built = [spec for spec in specs if completeness_of(spec).storage != "upstream"]
+    calendars: list[dg.PartitionsDefinition | None] = []
+    for spec in built:
+        if spec.partitions_def not in calendars:
+            calendars.append(spec.partitions_def)
+    return dg.Definitions(
+        asset_checks=[
+            _checks(f"{location}_partition_checker_{number}", calendar, built)
+            for number, calendar in enumerate(calendars, start=1)
+        ]
+    )
+
+
+def _checks(
+    name: str, calendar: dg.PartitionsDefinition | None, specs: Sequence[dg.AssetSpec]
+) -> dg.AssetChecksDefinition:
+    of_calendar = [spec for spec in specs if spec.partitions_def == calendar]
+    alerting = [spec for spec in of_calendar if "alert" in completeness_of(spec).when_late.values()]
+    checks = {
+        check.key: check
+        for check in [
+            *(verified_check(spec.key, calendar) for spec in of_calendar),
+            *(on_time_check(spec.key, calendar) for spec in alerting),
+        ]
+    }
+
+    @dg.multi_asset_check(name=name, specs=list(checks.values()), can_subset=True)
+    def evaluate(
+        context: dg.AssetCheckExecutionContext, checker: PartitionChecker
+    ) -> Iterator[dg.AssetCheckEvaluation]:
+        inspector = checker.inspector(context.instance)
+        asked = list(context.op_execution_context.partition_keys) if calendar is not None else [""]
+        for key in sorted(context.selected_asset_check_keys):
+            node = inspector.graph.nodes[key.asset_key]
+            judged = inspector.judged(dict.fromkeys([node.name, *inspector.graph.requirements(node)]))
+            is_late = key.name == ON_TIME
+            failing = waiting_for_late(inspector.graph, node, judged) if is_late else not_verified(judged[node.name])
+            targets = judged_materializations(context.instance, node.key, None if calendar is None else asked)
+            for partition in asked:
+                yield evaluation(checks[key], partition, failing.get(partition), targets)
+
+    return evaluate
+
+
+def _logged(instance: dg.DagsterInstance, node: Node) -> set[str]:
+    """The pairs that the event log calls built."""
+    if node.calendar is not None:
+        return set(instance.get_materialized_partitions(node.key))
+    return {""} if instance.get_latest_materialization_event(node.key) else set()
+
+
+def _is_nowhere(pair: PairState) -> bool:
+    return pair.state in (State.MISSING, State.LATE)
+
+
+def _vanished(pair: PairState) -> PairState:
+    reason = "the event log says that it was built, but there is no receipt, and storage has nothing of it"
+    return replace(pair, state=State.LOST, reason=reason)
+
+
+def _restore(inspector: Inspector, node: Node, judged: Judged, logged: Set[str]) -> int:
+    """Record again what the event log has lost; returns how many pairs that were."""
+    facts = judged.facts
+    lost = [
+        facts.partitions[at] for at in np.flatnonzero(facts.recorded).tolist() if facts.partitions[at] not in logged
+    ]
+    receipts = inspector.ledger.current(node.name, lost) if lost else {}
+    for receipt in receipts.values():
+        inspector.instance.report_runless_asset_event(recorded_event(receipt))
+    return len(receipts)
+
+
+def _shown(found: Reconciliation) -> dict[str, int]:
+    return {
+        **{f"pairs {state}": count for state, count in found.states.items()},
+        "verdicts reported": found.verdicts,
+        "events restored": found.events_restored,
+        "pairs adopted": found.adopted,
+    }
+
+
+def _table(pairs: Sequence[PairState]) -> pa.Table:
+    now = datetime.now(UTC)
+    rows = [
+        {
+            "asset": pair.asset,
+            "partition": pair.partition,
+            "state": str(pair.state),
+            "rows": pair.rows,
+            "reason": pair.reason,
+            "looked_at": now,
+        }
+        for pair in pairs
+    ]
+    return pa.Table.from_pylist(rows, pa.schema([(name, _TYPES[kind]) for name, (kind, _) in _COLUMNS.items()]))

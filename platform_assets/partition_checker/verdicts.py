@@ -1,0 +1,95 @@
+"""The checks by which the Partition Checker shows what it found, where the web UI and automation see it.
+
+Belongs here: declaring these checks, what makes one fail, and reporting verdicts from anywhere, a run or none. Not
+here: judging pairs (`states.py`), when that is done (`reconcile.py`, `checker.py`).
+"""
+
+from collections.abc import Mapping, Set
+
+import dagster as dg
+import numpy as np
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+
+from platform_assets.automation import VERIFIED
+from platform_assets.operations.graph import Graph, Node
+from platform_assets.partition_checker.gate import named
+from platform_assets.partition_checker.states import STATES, Judged, State
+from platform_assets.partitioned_checks import Judged as JudgedMaterializations
+from platform_assets.partitioned_checks import judged_materializations, partitioned_check, verdict
+
+ON_TIME = "on_time"
+
+_WANTING = (State.LOST, State.SHORT, State.UNRECORDED, State.EMPTY)
+"""States in which a stored or recorded pair must not be built upon, and of which nothing else tells automation."""
+
+Failing = Mapping[str, str]
+"""The partitions that a check is to fail for, and why."""
+
+
+def verified_check(key: dg.AssetKey, calendar: dg.PartitionsDefinition | None) -> dg.AssetCheckSpec:
+    """The check that fails for what is lost or damaged."""
+    return partitioned_check(VERIFIED, key, calendar, "Every recorded pair is in storage as its receipt says.")
+
+
+def on_time_check(key: dg.AssetKey, calendar: dg.PartitionsDefinition | None) -> dg.AssetCheckSpec:
+    """The check that fails for pairs that wait for a late one, where the asset declares to be alerted."""
+    return partitioned_check(ON_TIME, key, calendar, "No pair waits for an upstream pair that is late.")
+
+
+def not_verified(judged: Judged) -> dict[str, str]:
+    """The pairs of an asset for which `verified` fails, and why."""
+    wanting = np.isin(judged.states, [STATES.index(state) for state in _WANTING])
+    return {pair.partition: f"{pair.state}: {pair.reason}" for pair in judged.pairs(wanting)}
+
+
+def waiting_for_late(graph: Graph, node: Node, judged: Mapping[str, Judged]) -> dict[str, str]:
+    """The pairs of an asset for which `on_time` fails, and why."""
+    absent = np.isin(judged[node.name].states, [STATES.index(State.MISSING), STATES.index(State.LATE)])
+    found: dict[str, str] = {}
+    for upstream, requirement in graph.requirements(node).items():
+        if node.completeness.when_late.get(upstream) == "alert":
+            late = requirement.first(judged[upstream].states == STATES.index(State.LATE))
+            for at in np.flatnonzero(absent & (late >= 0)).tolist():
+                pair = named(upstream, judged[upstream].facts.partitions[late[at]])
+                found[node.pairs[at]] = f"it waits for {pair}, which is late"
+    return found
+
+
+def report(
+    instance: dg.DagsterInstance, check: dg.AssetCheckSpec, failing: Failing, looked_at: Set[str] | None = None
+) -> int:
+    """Report what is new: pairs that now fail, and pairs that failed and no longer do; returns how many.
+
+    Args:
+        instance: whose event log.
+        check: which check.
+        failing: the pairs that fail it now.
+        looked_at: all pairs that were looked at; None: every pair of the asset.
+    """
+    known = _known_to_fail(instance, check.key)
+    recovered = {partition for partition in known if partition not in failing}
+    if looked_at is not None:
+        recovered &= looked_at
+    news = sorted(recovered | {partition for partition in failing if not known.get(partition)})
+    if news:
+        targets = judged_materializations(instance, check.asset_key, None if news == [""] else news)
+        for partition in news:
+            instance.report_runless_asset_event(evaluation(check, partition, failing.get(partition), targets))
+    return len(news)
+
+
+def evaluation(
+    check: dg.AssetCheckSpec, partition: str, why: str | None, targets: JudgedMaterializations
+) -> dg.AssetCheckEvaluation:
+    """The verdict on one pair: it fails if there is a reason why."""
+    return verdict(targets, check, partition or None, passed=why is None, description=why, metadata={})
+
+
+def _known_to_fail(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> dict[str, bool]:
+    """The partitions whose last verdict is a failure, and whether that is about what was built last."""
+    infos = instance.event_log_storage.get_asset_check_partition_info([key])
+    return {
+        info.partition_key or "": info.is_current
+        for info in infos
+        if info.latest_execution_status is AssetCheckExecutionRecordStatus.FAILED
+    }

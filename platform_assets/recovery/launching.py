@@ -1,0 +1,145 @@
+"""Carrying out a plan as a Dagster backfill: exactly what of it remains, once, and never two that overlap.
+
+Belongs here: what must hold before a plan is launched, launching it, following it. Not here: making plans
+(`roots.py`, `planning.py`), building pairs (the steps do, and the early cut-off is theirs).
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import dagster as dg
+
+from platform_assets.automation import CUT_OFF
+from platform_assets.operations.client import BackfillStatus, Client
+from platform_assets.operations.graph import Graph, ranges
+from platform_assets.operations.services import running, running_at
+from platform_assets.partition_checker.checker import PLAN
+from platform_assets.partition_checker.inspection import Inspector
+from platform_assets.recovery.plan import Plan
+from platform_assets.recovery.planning import differences, remaining
+from platform_assets.recovery.roots import planned_assets
+from resources.environment import Environment
+from resources.ledger import Launches, Recovery
+
+_LOOK_SECONDS = 1.0
+
+
+class RecoveryRefused(RuntimeError):
+    """The plan cannot be launched; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Launched:
+    """What came of launching a plan: the backfill that carries it out, None when nothing remained to be done."""
+
+    plan_id: str
+    backfill: str | None
+    pairs: int
+    already_running: bool = False
+
+
+def launch(plan: Plan, inspector: Inspector, client: Client) -> Launched:
+    """Launch what remains of a plan, unless it is being carried out already.
+
+    A pair is done once it is verified and was recorded after the plan was made: launching a plan again retries exactly
+    what failed.
+
+    Raises:
+        RecoveryRefused: made for another environment or graph, or another recovery works on some of the same pairs.
+    """
+    ledger = inspector.ledger
+    if plan.environment != ledger.environment:
+        raise RecoveryRefused(
+            f"the plan was made for the environment {plan.environment}, this is {ledger.environment}: set HEADWATER_ENV "
+            "to that, or make a plan here"
+        )
+    if changes := differences(plan, planned_assets(inspector.graph)):
+        raise RecoveryRefused(
+            "the asset graph is another one than when the plan was made, so make the plan again:\n" + "\n".join(changes)
+        )
+    with ledger.launching() as launches:
+        if known := launches.get(plan.id):
+            status = client.backfill(known.backfills[-1])
+            if not status.ended:
+                return Launched(plan.id, status.id, status.targeted, already_running=True)
+        _refuse_overlap(plan, launches, client)
+        left = remaining(plan, done_since(plan, inspector), {})
+        if not left.pair_count:
+            return Launched(plan.id, None, 0)
+        backfill = client.launch_backfill(
+            f"recovery of {left.pair_count} pairs", _ranges(inspector.graph, left), {PLAN: plan.id, CUT_OFF: "true"}
+        )
+        launches.add(_recovery(plan), backfill)
+    return Launched(plan.id, backfill, left.pair_count)
+
+
+def done_since(plan: Plan, inspector: Inspector) -> Callable[[str, str], bool]:
+    """Tells of a pair whether it is verified and was recorded after the plan was made."""
+    judged = inspector.judged({selection.asset: None for selection in plan.selections})
+    made = plan.created_at.timestamp()
+
+    def done(asset: str, partition: str) -> bool:
+        of_asset = judged[asset]
+        at = of_asset.facts.place[partition]
+        return bool(of_asset.verified[at]) and of_asset.facts.recorded_at[at] >= made
+
+    return done
+
+
+def follow(backfill: str, client: Client, report: Callable[[BackfillStatus], None]) -> BackfillStatus:
+    """Wait until nothing more will come of a backfill, telling `report` how far it is."""
+    while True:
+        status = client.backfill(backfill)
+        report(status)
+        if status.ended:
+            return status
+        time.sleep(_LOOK_SECONDS)
+
+
+@contextmanager
+def dagster_of(environment: Environment, may_start: bool) -> Iterator[Client]:
+    """The Dagster that runs for `environment`, or one that runs for the time of the block.
+
+    Raises:
+        RecoveryRefused: none runs and none may be started.
+    """
+    url = running_at(environment)
+    if url:
+        yield Client(url)
+        return
+    if not may_start:
+        raise RecoveryRefused(
+            f"no Dagster runs for {environment.home}, so nothing would carry the plan out: start it with headwater up, "
+            "or add --wait, which runs one until the recovery has ended"
+        )
+    with running(environment, port=0) as client:
+        yield client
+
+
+def _refuse_overlap(plan: Plan, launches: Launches, client: Client) -> None:
+    mine = {selection.asset: set(selection.partitions) for selection in plan.selections}
+    for other in launches.all():
+        if other.plan_id == plan.id:
+            continue
+        shared = [f"{asset}@{key}" for asset, keys in other.pairs.items() for key in mine.get(asset, set()) & set(keys)]
+        if shared and not client.backfill(other.backfills[-1]).ended:
+            raise RecoveryRefused(
+                f"recovery {other.plan_id} (backfill {other.backfills[-1]}) is rebuilding {len(shared)} of the same "
+                f"pairs, {shared[0]} for one: wait for it, or cancel it in the web UI, then launch this plan"
+            )
+
+
+def _ranges(graph: Graph, plan: Plan) -> Mapping[dg.AssetKey, list[tuple[str, str]] | None]:
+    found: dict[dg.AssetKey, list[tuple[str, str]] | None] = {}
+    for selection in plan.selections:
+        node = graph.named[selection.asset]
+        found[node.key] = None if node.calendar is None else ranges(node.calendar, set(selection.partitions))
+    return found
+
+
+def _recovery(plan: Plan) -> Recovery:
+    pairs = {selection.asset: selection.partitions for selection in plan.selections}
+    return Recovery(plan.id, plan.created_at.timestamp(), pairs, plan.roots)
