@@ -5,8 +5,10 @@ from collections.abc import Mapping
 import dagster as dg
 
 from ml_assets.demand.assets import demand_training_set, feature_drift, product_week_features
+from ml_assets.demand.computed_by import COMPUTED_BY
 from ml_assets.demand.folds import demand_folds
 from platform_assets.automation import automation_sensor, when_upstream_complete
+from platform_assets.code_version import code_version
 from platform_assets.freshness.checks import build_freshness
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partition_checker.reconcile import build_partition_health
@@ -34,7 +36,10 @@ def build_defs(*, resources: Mapping[str, object]) -> dg.Definitions:
 def _with_defaults(spec: dg.AssetSpec) -> dg.AssetSpec:
     team = team_of(spec.key.path[0])
     return spec.replace_attributes(
-        group_name=team.name, owners=[team.owner], automation_condition=when_upstream_complete(spec)
+        group_name=team.name,
+        owners=[team.owner],
+        automation_condition=when_upstream_complete(spec),
+        code_version=code_version(*COMPUTED_BY[spec.key]),
     )
 
 

@@ -3,10 +3,14 @@
 Belongs here: from words to the pairs of a graph. Not here: the feed's sources, which are no assets yet.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from platform_assets.operations.graph import Graph, Node
+
+_NAMED_PAIR = re.compile(r"([\w-]+/[\w-]+)@[^\s;,]+")
 
 
 class SelectionError(ValueError):
@@ -101,6 +105,20 @@ def pair_named(graph: Graph, text: str) -> tuple[Node, str]:
     if partition not in node.pairs:
         raise SelectionError(_outside(node, Span(partition, partition)))
     return node, partition
+
+
+def runs_of_same(pairs: Iterable[tuple[str, str, str]]) -> Iterator[tuple[str, str, str, int]]:
+    """Pairs with the same asset and the same words, as one line each: (asset, partitions, words, how many).
+
+    Words that name another pair count as the same whichever partition that is; then the line names its asset only.
+
+    Args:
+        pairs: (asset, partition, words), those of an asset in order.
+    """
+    for (asset, words), together in groupby(pairs, key=lambda pair: (pair[0], _NAMED_PAIR.sub(r"\1", pair[2]))):
+        some = list(together)
+        first, last = some[0][1], some[-1][1]
+        yield asset, first if len(some) == 1 else f"{first}..{last}", some[0][2] if len(some) == 1 else words, len(some)
 
 
 def _outside(node: Node, span: Span) -> str:

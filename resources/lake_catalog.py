@@ -9,6 +9,7 @@ other's file locks away.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,14 +56,14 @@ class LakeCatalog:
             root = f"{self.warehouse.data.rstrip('/')}/"
             found = catalog.execute(_FILES, {"root": root, "tables": list(names)}).fetchnumpy()
         numbers = found["table_id"]
-        starts = np.flatnonzero(np.diff(numbers, prepend=-1)).tolist()
+        starts = np.flatnonzero(np.diff(numbers, prepend=-1)).tolist() if len(numbers) else []
         return {
             names[int(numbers[start])]: DataFiles(
                 found["partition"][start:end].tolist(),
                 found["path"][start:end].tolist(),
                 *(np.asarray(found[column][start:end], np.int64) for column in ("rows", "bytes", "snapshot")),
             )
-            for start, end in zip(starts, [*starts[1:], len(numbers)], strict=True)
+            for start, end in pairwise([*starts, len(numbers)])
         }
 
     def views(self) -> set[TableName]:

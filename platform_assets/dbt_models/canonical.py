@@ -151,10 +151,11 @@ class _Canonical:
                 return ["Column", *_place(value.table, scopes), self._form(value.this, scopes)]
             case exp.Table():
                 return self._table(value, scopes)
-            case exp.Subquery() if isinstance(value.this, _SELECTS):
+            case exp.Subquery() if isinstance(value.this, _SELECTS) and isinstance(value.parent, exp.From | exp.Join):
                 return self._source(value.this, scopes, (), self._rest(value, scopes))
             case exp.Select() | exp.SetOperation():
-                return ["Query", self.query(value, scopes)]
+                # A value, or values to compare with: what it selects counts, and in which order.
+                return ["Query", self.query(value, scopes, positional=True)]
             case exp.Identifier():
                 return value.name
             case exp.Var() | exp.Anonymous():
@@ -184,7 +185,10 @@ class _Canonical:
         return ["Table", table.catalog, table.db, self._form(table.this, scopes), columns, rest]
 
     def _source(self, query: exp.Expr, scopes: _Scopes, columns: Sequence[str], rest: Form) -> Form:
-        """What a subquery or the name of a CTE stands for; its output columns are renamed to `columns`, if any."""
+        """What a subquery or the name of a CTE stands for in `from`; its columns are renamed to `columns`, if any.
+
+        What it selects counts only as far as it computes it: the columns that are read of it are named where they are.
+        """
         if isinstance(query, exp.Select) and not columns:
             query, scopes = self._passed_through(query, scopes, whole=False)
         if isinstance(query, exp.Table):

@@ -91,6 +91,11 @@ def duplicated(draft: Draft) -> Draft:
     return replace(draft, rows=draft.rows.union(again))
 
 
+def reordered(draft: Draft) -> Draft:
+    """The same rows come in another order, as from an export that was repeated."""
+    return replace(draft, rows=draft.rows.order(draft.share(50)))
+
+
 def corrected(draft: Draft) -> Draft:
     """3 % of the rows carry other values, in the columns that are usually corrected or in `--column`."""
     usual = CORRECTIONS.get(draft.source.name, {})
@@ -148,6 +153,7 @@ INCIDENTS: Mapping[str, Incident] = {
     "late": late,
     "truncated": truncated,
     "duplicated": duplicated,
+    "reordered": reordered,
     "corrected": corrected,
     "renamed-column": renamed_column,
     "retyped-column": retyped_column,

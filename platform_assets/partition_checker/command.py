@@ -23,7 +23,7 @@ from platform_assets.partition_checker.deep import adopt, read_again
 from platform_assets.partition_checker.gate import named
 from platform_assets.partition_checker.inspection import Inspector, Wanted
 from platform_assets.partition_checker.states import PairState, State
-from platform_assets.spans import SelectionError, pairs_named
+from platform_assets.spans import SelectionError, pairs_named, runs_of_same
 from resources.environment import Environment
 from resources.ledger import LedgerError
 from resources.warehouse import LakeError
@@ -115,11 +115,12 @@ def _show(pairs: Mapping[str, Sequence[PairState]], console: Console) -> None:
         table.add_row(name, *[f"{counts[state]:,}" if counts[state] else "" for state in states])
     console.print(table)
     wrong = [pair for some in pairs.values() for pair in some if pair.state is not State.VERIFIED]
-    for pair in wrong[:_SHOWN]:
-        pair_name = named(pair.asset, pair.partition)
-        console.print(f"[bold]{pair_name}[/] is {pair.state}: {escape(pair.reason)}", soft_wrap=True)
-    if len(wrong) > _SHOWN:
-        console.print(f"and {len(wrong) - _SHOWN:,} more: --json lists every pair")
+    lines = list(runs_of_same((pair.asset, pair.partition, f"is {pair.state}: {pair.reason}") for pair in wrong))
+    for asset, partitions, words, count in lines[:_SHOWN]:
+        many = f" ({count:,} pairs)" if count > 1 else ""
+        console.print(f"[bold]{named(asset, partitions)}[/]{many} {escape(words)}", soft_wrap=True)
+    if len(lines) > _SHOWN:
+        console.print(f"and {sum(line[3] for line in lines[_SHOWN:]):,} more pairs: --json lists every one")
     total = sum(map(len, pairs.values()))
     if wrong:
         console.print(f"{len(wrong):,} of {total:,} pairs are not verified. What led to one: headwater explain PAIR")

@@ -3,8 +3,8 @@
 Belongs here: the project as it was at the ref, and comparing the code of its models with today's. Not here: what a code
 version is (`dbt_models/queries.py`), which pairs are rebuilt (`roots.py`).
 
-Assets in Python are not compared: their code version is in every receipt, so that a changed one makes its pairs outdated,
-and planning for unhealthy pairs finds them.
+Assets in Python are not compared: their code version is in every receipt, so that a changed one makes its pairs
+outdated, and planning for unhealthy pairs finds them.
 """
 
 import io
@@ -83,8 +83,8 @@ def changed_models(
             then = dbt.of_folder(project, Path(folder) / "target").manifest()
         except DbtError as error:
             raise DoesNotCompile(
-                f"the dbt project as it was at {ref} does not compile, so nothing can be compared with it; give a later "
-                f"ref, or --changed with the assets that you know. {error}"
+                f"the dbt project as it was at {ref} does not compile, so nothing can be compared with it; give a "
+                f"later ref, or name the pairs that changed. {error}"
             ) from error
     return compare(_codes(then, tables, f"at {ref}"), _codes(dbt.manifest(), tables, "today"), ref)
 

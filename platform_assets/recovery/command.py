@@ -29,13 +29,13 @@ from platform_assets.recovery.code_changes import CodeChangesError, changed_mode
 from platform_assets.recovery.launching import Launched, RecoveryRefused, dagster_of, done_since, follow, launch
 from platform_assets.recovery.plan import Plan, from_json, to_json
 from platform_assets.recovery.roots import Situation, changed, code_roots, unhealthy
-from platform_assets.spans import SelectionError, pair_named, pairs_named
+from platform_assets.spans import SelectionError, pair_named, pairs_named, runs_of_same
 from resources.dbt import Dbt, DbtError
 from resources.environment import Environment
 from resources.ledger import LedgerError
 from resources.warehouse import LakeError
 
-_PAIRS_SHOWN = 40
+_LINES_SHOWN = 60
 
 
 @click.command()
@@ -165,12 +165,14 @@ def _show(found: Plan, rows: int, console: Console) -> None:
     if not found.pair_count:
         console.print("Nothing to rebuild.")
     else:
-        table = Table("pair", "why", box=SIMPLE_HEAD)
-        for pair in found.pairs[:_PAIRS_SHOWN]:
-            table.add_row(named(pair.asset, pair.partition), escape(pair.reason))
+        table = Table("asset", "partitions", "pairs", "why", box=SIMPLE_HEAD)
+        table.columns[2].justify = "right"
+        lines = list(runs_of_same((pair.asset, pair.partition, pair.reason) for pair in found.pairs))
+        for asset, partitions, words, count in lines[:_LINES_SHOWN]:
+            table.add_row(asset, partitions, f"{count:,}", escape(words))
         console.print(table)
-        if found.pair_count > _PAIRS_SHOWN:
-            console.print(f"and {found.pair_count - _PAIRS_SHOWN:,} more pairs: --json lists every one")
+        if len(lines) > _LINES_SHOWN:
+            console.print(f"and {sum(line[3] for line in lines[_LINES_SHOWN:]):,} more pairs: --json lists every one")
         runs = Table("run", "assets", "partitions", box=SIMPLE_HEAD)
         for number, run in enumerate(found.runs, start=1):
             span = run.first if run.first == run.last else f"{run.first}..{run.last}"
@@ -182,10 +184,10 @@ def _show(found: Plan, rows: int, console: Console) -> None:
         )
         ends = ", ".join(f"{end.asset} ({end.pairs:,})" for end in found.end_points)
         console.print(f"Reaches: {ends or 'no mart, ML model or forecast'}.", soft_wrap=True)
-    for pair in found.refused[:_PAIRS_SHOWN]:
-        console.print(f"[yellow]refused[/] {named(pair.asset, pair.partition)}: {escape(pair.reason)}", soft_wrap=True)
-    if len(found.refused) > _PAIRS_SHOWN:
-        console.print(f"and {len(found.refused) - _PAIRS_SHOWN:,} more are refused: --json lists every one")
+    for asset, partitions, words, count in runs_of_same(
+        (pair.asset, pair.partition, pair.reason) for pair in found.refused
+    ):
+        console.print(f"[yellow]refused[/] {named(asset, partitions)} ({count:,}): {escape(words)}", soft_wrap=True)
 
 
 def _expected(found: Plan) -> str:
@@ -229,7 +231,7 @@ def _narrate(chain: Sequence[Link], mends: Plan, console: Console) -> None:
         first = chain[-1]
         span = f" --partitions {first.partition}" if first.partition else ""
         console.print(
-            f"To mend it: headwater plan {first.asset} --unhealthy{span} -o plan.json, then headwater recover plan.json. "
-            f"That rebuilds {mends.pair_count:,} pairs in {len(mends.runs):,} runs. {_expected(mends)}",
+            f"To mend it: headwater plan {first.asset} --unhealthy{span} -o plan.json, then "
+            f"headwater recover plan.json. That rebuilds {mends.pair_count:,} pairs in {len(mends.runs):,} runs. {_expected(mends)}",
             soft_wrap=True,
         )

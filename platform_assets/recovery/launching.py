@@ -5,9 +5,8 @@ Belongs here: what must hold before a plan is launched, launching it, following 
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import dagster as dg
@@ -53,8 +52,8 @@ def launch(plan: Plan, inspector: Inspector, client: Client) -> Launched:
     ledger = inspector.ledger
     if plan.environment != ledger.environment:
         raise RecoveryRefused(
-            f"the plan was made for the environment {plan.environment}, this is {ledger.environment}: set HEADWATER_ENV "
-            "to that, or make a plan here"
+            f"the plan was made for the environment {plan.environment}, this is {ledger.environment}: set "
+            "HEADWATER_ENV to that, or make a plan here"
         )
     if changes := differences(plan, planned_assets(inspector.graph)):
         raise RecoveryRefused(

@@ -11,8 +11,7 @@ import dagster as dg
 import numpy as np
 from dagster._core.storage.dagster_run import RunsFilter
 
-from platform_assets.operations.graph import Graph, Node
-from platform_assets.partition_checker.gate import named
+from platform_assets.operations.graph import Graph
 from platform_assets.partition_checker.inspection import Inspector
 from platform_assets.partition_checker.states import STATES, Judged, State
 from platform_assets.recovery.code_changes import CodeChange
@@ -109,7 +108,9 @@ def unhealthy(situation: Situation, wanted: Mapping[str, Sequence[str]]) -> dict
     """
     judged, graph = situation.judged, situation.graph
     delivered = {
-        node.key: {key for key, there in zip(node.pairs, judged[node.name].facts.recorded.tolist(), strict=True) if there}
+        node.key: {
+            key for key, there in zip(node.pairs, judged[node.name].facts.recorded.tolist(), strict=True) if there
+        }
         for node in graph.nodes.values()
         if node.location is None
     }
@@ -147,17 +148,13 @@ def planned_assets(graph: Graph) -> list[PlannedAsset]:
         PlannedAsset(
             node.name,
             node.pairs,
-            _needs(graph, node),
+            graph.requirements(node),
             node.location,
             node.completeness.immutable_before,
             node.is_product,
         )
         for node in graph.nodes.values()
     ]
-
-
-def _needs(graph: Graph, node: Node):  # type: ignore[no-untyped-def]
-    return graph.requirements(node)
 
 
 def durations(instance: dg.DagsterInstance) -> Durations:

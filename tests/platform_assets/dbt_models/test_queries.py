@@ -271,6 +271,22 @@ def test_a_column_that_decides_about_rows_counts_though_nothing_reads_it(one: st
     assert version(one) != version(other)
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("where units in (select units from x)", "where units in (select store_id from x)"),
+        ("where units = (select max(units) from x)", "where units = (select min(units) from x)"),
+        ("where (units, store_id) in (from x)", "where (store_id, units) in (from x)"),
+        ("where (units, 1) in (select units, 1 from x)", "where (units, 1) in (select 1, units from x)"),
+        ("where units > any (select units from x)", "where units > any (select store_id from x)"),
+        (", lateral (select store_id as l) as y", ", lateral (select units as l) as y"),
+    ],
+)
+def test_what_a_subquery_selects_to_compare_with_counts(one: str, other: str) -> None:
+    first = "with x as (select units, store_id from lake.shop.stg_sales) select units from x "
+    assert version_of(first + one) != version_of(first + other)
+
+
 def test_recursion_has_a_version_and_changes_it() -> None:
     def version(step: str, name: str = "n") -> str:
         return version_of(
