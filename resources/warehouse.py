@@ -167,6 +167,25 @@ class Warehouse(dg.ConfigurableResource["Warehouse"]):
                 time.sleep(random.uniform(0.5, 1.0) * min(0.05 * 2**attempt, _LONGEST_WAIT_SECONDS))
         raise AssertionError("unreachable: the last attempt returns or raises")
 
+    def forget_files(self, table: TableName, paths: Sequence[str], commit: Commit) -> None:
+        """Take data files that cannot be read any more out of `table`, in a snapshot of its own.
+
+        DuckLake reads the files whose rows it deletes, so that a partition of which a file is gone or damaged could
+        not be replaced. Older snapshots go on naming the files.
+
+        Raises:
+            LakeError: the catalog cannot be written.
+        """
+        with writers_turn(self.catalog), self.catalog_reader(read_only=False) as catalog:
+            catalog.execute("begin")
+            catalog.execute(_NEXT_SNAPSHOT)
+            names = [path.rpartition("/")[2] for path in paths]
+            where = {"schema": table.schema, "table": table.name}
+            catalog.execute(_FORGET, {**where, "names": names})
+            info = json.dumps({"run_id": commit.run_id, "asset": commit.asset_key, "forgotten": names})
+            catalog.execute(_FORGOTTEN, {**where, "author": commit.run_id, "message": commit.asset_key, "info": info})
+            catalog.execute("commit")
+
     def partitions(self, table: TableName) -> dict[str, PhysicalPartition]:
         """The partitions of `table` that are physically there, from the catalog alone; empty when it is absent."""
         with self.reader() as lake:
@@ -195,8 +214,8 @@ class Warehouse(dg.ConfigurableResource["Warehouse"]):
             return _current_snapshot(lake)
 
     @contextmanager
-    def catalog_reader(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A connection with the lake's catalog itself attached read-only as `catalog`; see `lake_catalog.py`.
+    def catalog_reader(self, read_only: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection with the lake's catalog itself attached as `catalog`; see `lake_catalog.py`.
 
         Raises:
             LakeError: there is no catalog, or it cannot be opened.
@@ -206,8 +225,11 @@ class Warehouse(dg.ConfigurableResource["Warehouse"]):
         backend = "sqlite_scanner" if kind == "sqlite" else "postgres_scanner"
         with duckdb.connect(config=self._config()) as connection:
             connection.load_extension(backend)
+            connection.execute("set TimeZone = 'UTC'")
             try:
-                connection.execute(f"ATTACH {_literal(place)} AS catalog (TYPE {kind}, READ_ONLY)")
+                connection.execute(
+                    f"ATTACH {_literal(place)} AS catalog (TYPE {kind}{', READ_ONLY' if read_only else ''})"
+                )
                 connection.execute("select 1 from catalog.ducklake_snapshot limit 1")
             except duckdb.Error as error:
                 raise LakeError(
@@ -371,6 +393,26 @@ def row_checksums(
     key = PARTITION_KEY if PARTITION_KEY in rows.columns else "''"
     sums = rows.aggregate(f"{key} as k, count(*) as n, sum(hash({hashed})::hugeint) as s", key).fetchall()
     return {k: f"{n}:{s:x}" for k, n, s in sums}
+
+
+_NEXT_SNAPSHOT = """
+    insert into catalog.ducklake_snapshot
+    select snapshot_id + 1, now(), schema_version, next_catalog_id, next_file_id
+    from catalog.ducklake_snapshot order by snapshot_id desc limit 1
+"""
+_TABLE = """
+    select t.table_id from catalog.ducklake_table t join catalog.ducklake_schema s on s.schema_id = t.schema_id
+    where t.end_snapshot is null and s.end_snapshot is null and s.schema_name = $schema and t.table_name = $table
+"""
+_FORGET = f"""
+    update catalog.ducklake_data_file set end_snapshot = (select max(snapshot_id) from catalog.ducklake_snapshot)
+    where end_snapshot is null and table_id = ({_TABLE}) and list_contains($names, regexp_extract(path, '[^/]+$'))
+"""
+_FORGOTTEN = f"""
+    insert into catalog.ducklake_snapshot_changes
+    select max(snapshot_id), 'deleted_from_table:' || ({_TABLE}), $author, $message, $info
+    from catalog.ducklake_snapshot
+"""
 
 
 def _current_snapshot(lake: duckdb.DuckDBPyConnection) -> int:

@@ -113,12 +113,15 @@ def platform(tmp_path_factory: pytest.TempPathFactory, extensions: Path) -> Iter
     home.mkdir()
     environment = Environment.of({"HEADWATER_HOME": str(home)})
     environment.extensions.symlink_to(extensions)
+    patch = pytest.MonkeyPatch()
+    patch.setenv("HEADWATER_HOME", str(home))
     with open_instance(environment) as instance, ExitStack() as stack:
         client = stack.enter_context(running(environment, 0, before_daemon=_automation_off))
         platform = Platform(environment, instance, stack, client)
         platform.deliver(WEEK)
         platform.carry_out(platform.healing())
         yield platform
+    patch.undo()
 
 
 def _automation_off(client: Client) -> None:

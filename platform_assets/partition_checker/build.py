@@ -30,7 +30,7 @@ from platform_assets.partition_checker.kept import Kept, kept_in_table
 from platform_assets.partition_checker.requirements import BoolArray, Requirement
 from platform_assets.partition_checker.states import Facts, inputs_changed, inputs_of, presence
 from resources.ledger import Input, Receipt, digest, mark_of, schema_columns
-from resources.warehouse import TableName
+from resources.warehouse import Commit, TableName
 
 Metadata = Mapping[str, Mapping[str, Any]]
 """What to show of each partition besides its receipt."""
@@ -197,6 +197,14 @@ class Build:
         return [keys[at] for at in np.flatnonzero(pairs).tolist()]
 
     def _begin(self, wave: Mapping[dg.AssetKey, Sequence[str]]) -> None:
+        """Note the attempts; files that cannot be read are taken out first, or they would keep their pairs as they are."""
+        for key, partitions in wave.items():
+            facts = self._facts["/".join(key.path)]
+            damaged = [facts.damaged[at] for at in (facts.place[one] for one in partitions) if at in facts.damaged]
+            if damaged and self._nodes[facts.asset].completeness.storage == "table":
+                paths = [path for damage in damaged for path in damage.paths]
+                commit = Commit(self.context.run.run_id, key.to_user_string())
+                self.catalog.warehouse.forget_files(TableName.of_key(key), paths, commit)
         self._ledger.begin({"/".join(key.path): keys for key, keys in wave.items()}, self.context.run.run_id)
 
     def _confirm(self, name: str, pairs: BoolArray) -> None:

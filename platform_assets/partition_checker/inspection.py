@@ -17,7 +17,7 @@ import numpy as np
 from platform_assets.operations.graph import Graph, Node
 from platform_assets.partition_checker.deliveries import delivered_versions
 from platform_assets.partition_checker.requirements import BoolArray, IntArray, partition_ends
-from platform_assets.partition_checker.states import NONE, Facts, Judged, State, judge
+from platform_assets.partition_checker.states import NONE, Damage, Facts, Judged, State, judge
 from resources.lake_catalog import DataFiles, LakeCatalog
 from resources.ledger import Attempt, Ledger, Standings, mark_of, stored_files
 from resources.warehouse import TableName
@@ -114,7 +114,7 @@ class Inspector:
     ) -> Facts:
         columns = _Columns(node.pairs)
         snapshots = np.zeros(len(node.pairs), np.int64)
-        damaged: dict[int, tuple[State, str]] = {}
+        damaged: dict[int, Damage] = {}
         storage = node.completeness.storage
         if standings is not None:
             at = columns.places(standings.partitions)
@@ -155,7 +155,7 @@ class Inspector:
 
     def _look_at(
         self, columns: "_Columns", files: DataFiles, recorded: IntArray, pairs: BoolArray | None
-    ) -> tuple[dict[int, str], dict[int, tuple[State, str]]]:
+    ) -> tuple[dict[int, str], dict[int, Damage]]:
         """Fill in what the files hold; returns who wrote after the `recorded` snapshots, and the damages."""
         at = columns.places(files.partitions)
         here = (at >= 0) if pairs is None else (at >= 0) & pairs[at]
@@ -167,13 +167,13 @@ class Inspector:
         np.maximum.at(written, at, files.snapshots[here])
         late = np.flatnonzero((written > recorded) & columns.recorded)
         rewritten = {place: self._author(int(written[place])) for place in late.tolist()}
-        damaged: dict[int, tuple[State, str]] = {}
+        damaged: dict[int, Damage] = {}
         if self.catalog.is_local:
             looked = zip(at.tolist(), _of(files.paths, here), files.bytes[here].tolist(), strict=True)
             for place, path, size in looked:
                 trouble = _trouble(path, size)
-                if trouble and (place not in damaged or trouble[0] is State.LOST):
-                    damaged[place] = trouble
+                if trouble:
+                    damaged[place] = _both(damaged.get(place), trouble)
         return rewritten, damaged
 
     def _author(self, snapshot: int) -> str:
@@ -257,15 +257,25 @@ class _Columns:
         return [(self.place[key], value) for key, value in values if key in self.place]
 
 
-def _trouble(path: str, size: int) -> tuple[State, str] | None:
+def _trouble(path: str, size: int) -> Damage | None:
     try:
         there = os.stat(path).st_size
     except FileNotFoundError:
-        return State.LOST, f"its file {path} is gone"
-    return (State.SHORT, f"its file {path} has {there:,} bytes of {size:,}") if there != size else None
+        return Damage(State.LOST, f"its file {path} is gone", (path,))
+    if there == size:
+        return None
+    return Damage(State.SHORT, f"its file {path} has {there:,} bytes of {size:,}", (path,))
 
 
-def _damaged_files(receipts: Iterable[tuple[int, str]]) -> dict[int, tuple[State, str]]:
+def _both(one: Damage | None, other: Damage) -> Damage:
+    """Of two damages of a pair the worse, with the files of both."""
+    if one is None:
+        return other
+    worse = other if other.state is State.LOST else one
+    return worse._replace(paths=(*one.paths, *other.paths))
+
+
+def _damaged_files(receipts: Iterable[tuple[int, str]]) -> dict[int, Damage]:
     found = {}
     for at, files in receipts:
         for file in stored_files(files):

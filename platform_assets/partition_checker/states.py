@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,14 @@ class PairState:
     reason: str = ""
 
 
+class Damage(NamedTuple):
+    """What is wrong with the files of a pair: the state that it puts the pair in, why, and which files these are."""
+
+    state: State
+    reason: str
+    paths: tuple[str, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Facts:
     """What is known of the pairs of one asset.
@@ -71,7 +80,7 @@ class Facts:
         stored_rows: in storage; NONE where storage holds nothing or is not counted.
         is_stored: storage holds something.
         rewritten: by position, who wrote to storage after the receipt.
-        damaged: by position, the state and reason that a file gives cause for.
+        damaged: by position, what is wrong with the files.
         failed: by position, why the last attempt failed.
         due: expected by now.
         frozen: immutable: no change of code or input makes it outdated.
@@ -96,7 +105,7 @@ class Facts:
     due: BoolArray
     frozen: BoolArray
     rewritten: Mapping[int, str] = field(default_factory=dict)
-    damaged: Mapping[int, tuple[State, str]] = field(default_factory=dict)
+    damaged: Mapping[int, Damage] = field(default_factory=dict)
     failed: Mapping[int, str] = field(default_factory=dict)
     is_delivered: bool = False
     may_be_empty: bool = True
@@ -142,7 +151,7 @@ class Judged:
     def _reason(self, position: int) -> str:
         facts, state = self.facts, STATES[self.states[position]]
         if position in facts.damaged and state in (State.LOST, State.SHORT):
-            return facts.damaged[position][1]
+            return facts.damaged[position].reason
         if state is State.UNRECORDED:
             if not facts.recorded[position]:
                 return "it is in storage, and no receipt says how it came there"
@@ -191,7 +200,7 @@ def presence(facts: Facts) -> Judged:
     if facts.is_delivered:
         return Judged(facts, _chosen(facts, [(facts.recorded, State.VERIFIED), (facts.due, State.LATE)], State.MISSING))
     without = ~facts.recorded
-    gone = _at(facts, {at: "" for at, (state, _) in facts.damaged.items() if state is State.LOST})
+    gone = _at(facts, {at: "" for at, damage in facts.damaged.items() if damage.state is State.LOST})
     damaged = _at(facts, facts.damaged) & ~gone
     holds_rows = facts.rows != 0
     rules = [

@@ -232,6 +232,7 @@ def _narrate(chain: Sequence[Link], mends: Plan, console: Console) -> None:
         span = f" --partitions {first.partition}" if first.partition else ""
         console.print(
             f"To mend it: headwater plan {first.asset} --unhealthy{span} -o plan.json, then "
-            f"headwater recover plan.json. That rebuilds {mends.pair_count:,} pairs in {len(mends.runs):,} runs. {_expected(mends)}",
+            f"headwater recover plan.json. That is {mends.pair_count:,} pairs in {len(mends.runs):,} runs. "
+            f"{_expected(mends)}",
             soft_wrap=True,
         )

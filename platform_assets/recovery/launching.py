@@ -5,7 +5,7 @@ Belongs here: what must hold before a plan is launched, launching it, following 
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,11 +13,10 @@ import dagster as dg
 
 from platform_assets.automation import CUT_OFF
 from platform_assets.operations.client import BackfillStatus, Client
-from platform_assets.operations.graph import Graph, ranges
 from platform_assets.operations.services import running, running_at
 from platform_assets.partition_checker.checker import PLAN
 from platform_assets.partition_checker.inspection import Inspector
-from platform_assets.recovery.plan import Plan
+from platform_assets.recovery.plan import Plan, ranges_of
 from platform_assets.recovery.planning import differences, remaining
 from platform_assets.recovery.roots import planned_assets
 from resources.environment import Environment
@@ -69,7 +68,7 @@ def launch(plan: Plan, inspector: Inspector, client: Client) -> Launched:
         if not left.pair_count:
             return Launched(plan.id, None, 0)
         backfill = client.launch_backfill(
-            f"recovery of {left.pair_count} pairs", _ranges(inspector.graph, left), {PLAN: plan.id, CUT_OFF: "true"}
+            f"recovery of {left.pair_count} pairs", _ranges(left), {PLAN: plan.id, CUT_OFF: "true"}
         )
         launches.add(_recovery(plan), backfill)
     return Launched(plan.id, backfill, left.pair_count)
@@ -131,12 +130,8 @@ def _refuse_overlap(plan: Plan, launches: Launches, client: Client) -> None:
             )
 
 
-def _ranges(graph: Graph, plan: Plan) -> Mapping[dg.AssetKey, list[tuple[str, str]] | None]:
-    found: dict[dg.AssetKey, list[tuple[str, str]] | None] = {}
-    for selection in plan.selections:
-        node = graph.named[selection.asset]
-        found[node.key] = None if node.calendar is None else ranges(node.calendar, set(selection.partitions))
-    return found
+def _ranges(plan: Plan) -> dict[dg.AssetKey, list[tuple[str, str]] | None]:
+    return {dg.AssetKey(asset.split("/")): found for asset, found in ranges_of(plan).items()}
 
 
 def _recovery(plan: Plan) -> Recovery:

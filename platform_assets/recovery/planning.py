@@ -1,30 +1,27 @@
-"""An exact set of pairs to rebuild: in which order, why each, by which runs, how long it takes.
+"""Computing a plan: everything that follows from some roots, the runs that rebuild it, and what remains of a plan.
 
-Belongs here: computing a plan from plain data, writing and reading it as JSON, and what remains of one. Not here:
+Belongs here: plans from plain data, and whether one still fits the graph. Not here: the plan as data (`plan.py`),
 finding out what changed, loading the asset graph, launching anything.
-
-Pairs are kept as index arrays by asset; objects for single pairs are made when somebody asks for them.
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
-from itertools import groupby
-from typing import Any
 
 import numpy as np
 
 from platform_assets.operations.graph import UNPARTITIONED
+from platform_assets.partition_checker.gate import named
 from platform_assets.partition_checker.requirements import NONE, BoolArray, IntArray, Requirement
-
-FORMAT = 1
+from platform_assets.recovery.plan import EndPoint, Estimate, KeyHashes, Plan, PlannedRun, RunGroup, Selection
 
 Durations = Mapping[str, Sequence[float]]
 """Past seconds per run of each asset."""
+
+_MIXED = np.int64(-7046029254386353131)
+"""An odd number without pattern, 2^64 over the golden ratio: it spreads what is multiplied by it over all bits."""
 
 
 @dataclass(frozen=True)
@@ -48,150 +45,6 @@ class PlannedAsset:
     is_end_point: bool = False
 
 
-@dataclass(frozen=True)
-class PlannedPair:
-    """One pair and why it is where it is."""
-
-    asset: str
-    partition: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """One run: a range of partitions of assets of one location. `first` and `last` are None without partitions."""
-
-    location: str
-    assets: tuple[str, ...]
-    first: str | None
-    last: str | None
-
-
-@dataclass(frozen=True)
-class EndPoint:
-    """An asset people look at, and how many of its pairs the plan rebuilds."""
-
-    asset: str
-    pairs: int
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Expected seconds of a whole plan, and the seconds it takes when all runs are fast (10 %) or slow (90 %)."""
-
-    seconds: float
-    low_seconds: float
-    high_seconds: float
-
-
-@dataclass(frozen=True, eq=False)
-class Selection:
-    """Some pairs of one asset: positions among its partition keys, and a way to tell their reasons."""
-
-    asset: str
-    keys: Sequence[str]
-    positions: IntArray
-    tell: Callable[[], list[str]]
-
-    @property
-    def partitions(self) -> list[str]:
-        """The partition keys of the pairs."""
-        return [self.keys[at] for at in self.positions.tolist()]
-
-    @property
-    def places(self) -> dict[str, int]:
-        """The position of each partition key of the pairs."""
-        return dict(zip(self.partitions, self.positions.tolist(), strict=True))
-
-    def bounds(self) -> IntArray:
-        """First and last position of the fewest contiguous ranges, one row a range."""
-        breaks = np.flatnonzero(np.diff(self.positions) != 1)
-        at = self.positions
-        return np.stack((at[np.concatenate(([0], breaks + 1))], at[np.concatenate((breaks, [len(at) - 1]))]), axis=1)
-
-
-@dataclass(frozen=True, eq=False)
-class RunGroup:
-    """Runs of the same assets over several ranges: first and last position among `keys`, one row a range."""
-
-    location: str
-    assets: tuple[str, ...]
-    keys: Sequence[str]
-    bounds: IntArray
-
-    def runs(self) -> Iterator[PlannedRun]:
-        """One run a range."""
-        for first, last in self.bounds.tolist():
-            yield PlannedRun(self.location, self.assets, self.keys[first] or None, self.keys[last] or None)
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """An exact set of pairs to rebuild. Two plans are equal when their ids, the hashes of their contents, are.
-
-    Attributes:
-        environment: where the pairs are.
-        graph: fingerprint of the asset graph that the plan was made for.
-        selections: the pairs by asset, in topological order.
-        refusals: the pairs that would be rebuilt were they not immutable.
-        groups: the runs, in an order in which each reads only what is there or was built before.
-        end_points: affected end points.
-        estimate: None where no run was ever timed.
-        recovers: the id of the plan that this one is the rest of.
-    """
-
-    environment: str
-    graph: str
-    created_at: datetime
-    selections: tuple[Selection, ...]
-    refusals: tuple[Selection, ...]
-    groups: tuple[RunGroup, ...]
-    end_points: tuple[EndPoint, ...]
-    estimate: Estimate | None = None
-    recovers: str | None = None
-
-    @cached_property
-    def id(self) -> str:
-        """Hash of everything the plan says."""
-        digest = hashlib.sha256(json.dumps([FORMAT, _head(self)]).encode())
-        for part in (self.selections, self.refusals):
-            for selection in part:
-                texts = [selection.asset, *selection.partitions, *selection.tell()]
-                digest.update(json.dumps(texts).encode())
-            digest.update(b"\n")
-        for group in self.groups:
-            who = json.dumps([group.location, group.assets])
-            spans = [(group.keys[first], group.keys[last]) for first, last in group.bounds.tolist()]
-            digest.update("".join(f"{who} {first}\x1f{last}\n" for first, last in spans).encode())
-        return digest.hexdigest()[:32]
-
-    @property
-    def pair_count(self) -> int:
-        """How many pairs the plan rebuilds, without making them."""
-        return sum(len(selection.positions) for selection in self.selections)
-
-    @cached_property
-    def pairs(self) -> list[PlannedPair]:
-        """The pairs to rebuild, in topological order, then by partition."""
-        return _pairs(self.selections)
-
-    @cached_property
-    def refused(self) -> list[PlannedPair]:
-        """The pairs that stay as they are, and why."""
-        return _pairs(self.refusals)
-
-    @cached_property
-    def runs(self) -> list[PlannedRun]:
-        """The runs that rebuild the pairs, in order."""
-        return [run for group in self.groups for run in group.runs()]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Plan) and self.id == other.id
-
-    def __hash__(self) -> int:
-        return hash(self.id)
-
-
 def make_plan(
     graph: Sequence[PlannedAsset],
     roots: Mapping[str, Mapping[str, str]],
@@ -199,6 +52,7 @@ def make_plan(
     environment: str,
     created_at: datetime | None = None,
     durations: Durations | None = None,
+    contained: Set[str] = frozenset(),
 ) -> Plan:
     """The roots that we build and every pair downstream of a root, each with its reason.
 
@@ -208,6 +62,7 @@ def make_plan(
         environment: where the pairs are.
         created_at: now, unless given.
         durations: past seconds per run of each asset, for the estimate.
+        contained: assets whose own roots concern nobody who reads them, as when a column was added.
 
     An immutable pair is refused, and what reads it is not affected through it. It limits what we build: a pair that
     an upstream system delivers is what it is, however old.
@@ -216,7 +71,7 @@ def make_plan(
         ValueError: the graph is out of order, has a cycle or does not fit its requirements; a root is not in it.
     """
     _validate(graph)
-    causes = _Causes(graph, roots)
+    causes = _Causes(graph, roots, contained)
     chosen: list[tuple[PlannedAsset, Selection]] = []
     refusals: list[Selection] = []
     for asset in graph:
@@ -225,14 +80,16 @@ def make_plan(
             chosen.append((asset, causes.selection(asset, changed)))
         if refused.any():
             refusals.append(causes.selection(asset, refused, f"immutable before {asset.immutable_before}; "))
+    hashes = KeyHashes()
     bare = Plan(
         environment=environment,
-        graph=_fingerprint(graph),
+        graph={asset.key: _needs(asset, causes.assets, s.positions, hashes) for asset, s in chosen},
         created_at=created_at or datetime.now(UTC),
         selections=tuple(selection for _, selection in chosen),
         refusals=tuple(refusals),
         groups=_grouped(chosen, causes.changed),
         end_points=tuple(EndPoint(asset.key, len(s.positions)) for asset, s in chosen if asset.is_end_point),
+        roots={asset.key: own for asset, _ in chosen if (own := causes.roots(asset))},
     )
     return replace(bare, estimate=estimate(bare, durations or {}))
 
@@ -259,16 +116,6 @@ def estimate(plan: Plan, durations: Durations) -> Estimate | None:
     return Estimate(*(round(float(seconds), 3) for seconds in total))
 
 
-def ranges_of(plan: Plan) -> dict[str, list[tuple[str, str]] | None]:
-    """The fewest (first, last) ranges of each asset's pairs; None for an asset without partitions."""
-    found: dict[str, list[tuple[str, str]] | None] = {}
-    for selection in plan.selections:
-        keys = selection.keys
-        named = [(keys[first], keys[last]) for first, last in selection.bounds().tolist()]
-        found[selection.asset] = None if named == [(UNPARTITIONED, UNPARTITIONED)] else named
-    return found
-
-
 def remaining(plan: Plan, done: Callable[[str, str], bool], durations: Durations | None = None) -> Plan:
     """The plan without the pairs that are `done(asset, partition)`; its `recovers` is the id of the original.
 
@@ -282,55 +129,49 @@ def remaining(plan: Plan, done: Callable[[str, str], bool], durations: Durations
         selections=tuple(selection for selection in kept.values() if len(selection.positions)),
         groups=tuple(part for group in plan.groups for part in _rest(group, kept, places)),
         end_points=tuple(EndPoint(end.asset, counts[end.asset]) for end in plan.end_points if counts[end.asset]),
+        roots={asset: left for asset, keys in plan.roots.items() if (left := [k for k in keys if not done(asset, k)])},
         recovers=plan.recovers or plan.id,
     )
     return replace(rest, estimate=estimate(rest, durations or {}))
 
 
-def to_json(plan: Plan) -> dict[str, Any]:
-    """The plan as plain JSON values; a pair without partition has the partition null."""
-    return {
-        "format": FORMAT,
-        "id": plan.id,
-        **_head(plan),
-        "pairs": _plain_pairs(plan.selections),
-        "refused": _plain_pairs(plan.refusals),
-        "runs": [
-            {"location": run.location, "assets": list(run.assets), "first": run.first, "last": run.last}
-            for run in plan.runs
-        ],
-    }
+def differences(plan: Plan, graph: Sequence[PlannedAsset]) -> list[str]:
+    """What keeps a plan from being carried out on this graph, in words; none where nothing does.
 
-
-def from_json(value: Mapping[str, Any]) -> Plan:
-    """The plan that `to_json` wrote.
-
-    Raises:
-        ValueError: written by another version, or not what was written.
+    Assets and pairs that the plan does not concern may have changed, and calendars may have grown.
     """
-    if value.get("format") != FORMAT:
-        raise ValueError(
-            f"the plan has format {value.get('format')!r}, this version reads {FORMAT}: make the plan again"
-        )
-    try:
-        plan = _read(value)
-    except (KeyError, TypeError, IndexError) as error:
-        raise ValueError(f"the plan is incomplete ({error!r}): make the plan again") from error
-    if plan.id != value.get("id"):
-        raise ValueError(
-            f"the plan says it is {value.get('id')!r} but its contents are {plan.id!r}: somebody changed it. "
-            "Make the plan again instead of editing it"
-        )
-    return plan
+    assets = {asset.key: asset for asset in graph}
+    hashes = KeyHashes()
+    found = []
+    for selection in plan.selections:
+        asset = assets.get(selection.asset)
+        if asset is None:
+            found.append(f"{selection.asset} is no longer in the graph")
+            continue
+        places = {key: at for at, key in enumerate(asset.partitions)}
+        gone = [key for key in selection.partitions if key not in places]
+        if gone:
+            found.append(
+                f"{named(asset.key, gone[0])} no longer exists, one of {len(gone)} planned pairs that are gone"
+            )
+            continue
+        positions = np.array([places[key] for key in selection.partitions], np.int64)
+        if _needs(asset, assets, positions, hashes) != plan.graph.get(asset.key):
+            found.append(f"{asset.key}: what its planned pairs need, or where they are built, has changed")
+    return found
 
 
 class _Causes:
     """What has changed so far, and why anything else does."""
 
-    def __init__(self, graph: Sequence[PlannedAsset], roots: Mapping[str, Mapping[str, str]]) -> None:
+    def __init__(
+        self, graph: Sequence[PlannedAsset], roots: Mapping[str, Mapping[str, str]], contained: Set[str]
+    ) -> None:
+        self.contained = contained
         self.assets = {asset.key: asset for asset in graph}
         self.order = {asset.key: number for number, asset in enumerate(graph)}
         self.changed: dict[str, BoolArray] = {}
+        self.followed: dict[str, BoolArray] = {}
         self.given: dict[str, dict[int, str]] = {}
         for key, pairs in roots.items():
             if key not in self.assets:
@@ -343,14 +184,16 @@ class _Causes:
 
     def follow(self, asset: PlannedAsset) -> tuple[BoolArray, BoolArray]:
         """The pairs of `asset` that change, and those that would were they not immutable. Upstream assets first."""
-        reached = np.zeros(len(asset.partitions), np.bool_)
-        reached[list(self.given.get(asset.key, ()))] = True
+        given = np.zeros(len(asset.partitions), np.bool_)
+        given[list(self.given.get(asset.key, ()))] = True
         if asset.location is None:
-            self.changed[asset.key] = reached
-            return reached, np.zeros_like(reached)
+            self.changed[asset.key] = self.followed[asset.key] = given
+            return given, np.zeros_like(given)
+        behind = np.zeros_like(given)
         for upstream, requirement in asset.requirements.items():
-            if upstream != asset.key and self.changed[upstream].any():
-                reached |= requirement.affected(self.changed[upstream])
+            if upstream != asset.key and self.followed[upstream].any():
+                behind |= requirement.affected(self.followed[upstream])
+        reached = given | behind
         limit = asset.immutable_before
         immutable = np.zeros_like(reached)
         if limit is not None:
@@ -363,7 +206,12 @@ class _Causes:
                 break
             changed = reached & ~immutable
         self.changed[asset.key] = changed
+        self.followed[asset.key] = changed & behind if asset.key in self.contained else changed
         return changed, reached & immutable
+
+    def roots(self, asset: PlannedAsset) -> list[str]:
+        """The partitions of an asset that are rebuilt for a reason of their own."""
+        return [asset.partitions[at] for at in sorted(self.given.get(asset.key, ())) if self.changed[asset.key][at]]
 
     def selection(self, asset: PlannedAsset, wanted: BoolArray, prefix: str = "") -> Selection:
         """The `wanted` pairs of `asset`; the reason of each follows the prefix."""
@@ -378,18 +226,13 @@ class _Causes:
         found = [given.get(at) for at in positions.tolist()]
         open_ = np.array([reason is None for reason in found], np.bool_)
         for upstream in sorted(asset.requirements, key=self.order.__getitem__):
-            causes = asset.requirements[upstream].first(self.changed[upstream])[positions]
+            causes = asset.requirements[upstream].first(self.followed[upstream])[positions]
             told = np.flatnonzero(open_ & (causes != NONE))
             keys = self.assets[upstream].partitions
             for at, cause in zip(told.tolist(), causes[told].tolist(), strict=True):
                 found[at] = f"reads {named(upstream, keys[cause])}"
             open_[told] = False
         return [reason or "" for reason in found]
-
-
-def named(asset: str, partition: str) -> str:
-    """A pair as people read it: team/entity@partition, without the @ where the asset has no partitions."""
-    return f"{asset}@{partition}" if partition != UNPARTITIONED else asset
 
 
 def _validate(graph: Sequence[PlannedAsset]) -> None:
@@ -426,14 +269,18 @@ def _out_of_order(graph: Sequence[PlannedAsset], key: str, upstream: str) -> str
     return f"{key} comes before {upstream}, which it needs: give the assets in topological order"
 
 
-def _fingerprint(graph: Sequence[PlannedAsset]) -> str:
-    """Changes when a key, the number or the ends of an asset's partitions, or a requirement changes."""
-    digest = hashlib.sha256()
-    for asset in sorted(graph, key=lambda asset: asset.key):
-        needs = sorted((upstream, needed.fingerprint) for upstream, needed in asset.requirements.items())
-        calendar = [len(asset.partitions), *asset.partitions[:1], *asset.partitions[-1:]]
-        digest.update(json.dumps([asset.key, calendar, needs]).encode())
-    return digest.hexdigest()[:32]
+def _needs(asset: PlannedAsset, assets: Mapping[str, PlannedAsset], positions: IntArray, hashes: KeyHashes) -> str:
+    """A digest of which upstream pairs the pairs at `positions` need, and of where they are built.
+
+    Each pair enters with the sum of the hashes of the keys that it needs, in any order and as one addition for all.
+    """
+    digest = hashlib.sha256(f"{asset.location}\n".encode())
+    keys = hashes.of(asset.partitions)[positions]
+    for upstream in sorted(asset.requirements):
+        needed = asset.requirements[upstream].sums(hashes.of(assets[upstream].partitions))[positions]
+        total = ((keys ^ needed) * _MIXED + (needed >> 7)).sum(dtype=np.int64)
+        digest.update(f"{upstream} {int(total)}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def _grouped(
@@ -512,70 +359,3 @@ def _rest(
 def _alone(group: RunGroup, asset: str) -> PlannedRun | None:
     """The run of the group as if it were one of `asset`; None if it has several."""
     return next(replace(group, assets=(asset,)).runs()) if len(group.bounds) == 1 else None
-
-
-def _pairs(selections: Sequence[Selection]) -> list[PlannedPair]:
-    return [
-        PlannedPair(selection.asset, partition, reason)
-        for selection in selections
-        for partition, reason in zip(selection.partitions, selection.tell(), strict=True)
-    ]
-
-
-def _plain_pairs(selections: Sequence[Selection]) -> list[dict[str, str | None]]:
-    return [
-        {"asset": pair.asset, "partition": pair.partition or None, "reason": pair.reason} for pair in _pairs(selections)
-    ]
-
-
-def _head(plan: Plan) -> dict[str, Any]:
-    """What the plan says apart from its pairs and runs."""
-    expected = plan.estimate
-    return {
-        "environment": plan.environment,
-        "graph": plan.graph,
-        "created_at": plan.created_at.isoformat(),
-        "recovers": plan.recovers,
-        "end_points": [{"asset": end.asset, "pairs": end.pairs} for end in plan.end_points],
-        "estimate_seconds": expected.seconds if expected else None,
-        "estimate_seconds_spread": [expected.low_seconds, expected.high_seconds] if expected else None,
-    }
-
-
-def _read(value: Mapping[str, Any]) -> Plan:
-    runs = [PlannedRun(run["location"], tuple(run["assets"]), run["first"], run["last"]) for run in value["runs"]]
-    ends = {(asset, run.last or UNPARTITIONED) for run in runs for asset in run.assets}
-    selections = tuple(_selections(value["pairs"], ends))
-    by_asset = {selection.asset: selection for selection in selections}
-    places = {selection.asset: selection.places for selection in selections}
-    groups = []
-    for run in runs:
-        there = places[run.assets[0]]
-        bounds = np.array([[there[run.first or UNPARTITIONED], there[run.last or UNPARTITIONED]]], np.int64)
-        groups.append(RunGroup(run.location, run.assets, by_asset[run.assets[0]].keys, bounds))
-    seconds, spread = value["estimate_seconds"], value["estimate_seconds_spread"]
-    return Plan(
-        environment=value["environment"],
-        graph=value["graph"],
-        created_at=datetime.fromisoformat(value["created_at"]),
-        selections=selections,
-        refusals=tuple(_selections(value["refused"], set())),
-        groups=tuple(groups),
-        end_points=tuple(EndPoint(end["asset"], end["pairs"]) for end in value["end_points"]),
-        estimate=None if seconds is None else Estimate(seconds, *spread),
-        recovers=value["recovers"],
-    )
-
-
-def _selections(pairs: Sequence[Mapping[str, Any]], ends: Set[tuple[str, str]]) -> Iterator[Selection]:
-    """Pairs as selections. Where a run ends, a partition that is not rebuilt follows, whatever it is called."""
-    for asset, found in groupby(pairs, key=lambda pair: str(pair["asset"])):
-        keys: list[str] = []
-        positions: list[int] = []
-        reasons: list[str] = []
-        for pair in found:
-            partition = pair["partition"] or UNPARTITIONED
-            positions.append(len(keys))
-            reasons.append(pair["reason"])
-            keys += [partition, ""] if (asset, partition) in ends else [partition]
-        yield Selection(asset, keys, np.array(positions, np.int64), reasons.copy)

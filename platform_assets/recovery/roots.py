@@ -104,29 +104,33 @@ def changed(graph: Graph, words: Sequence[str]) -> dict[str, dict[str, str]]:
 def unhealthy(situation: Situation, wanted: Mapping[str, Sequence[str]]) -> dict[str, dict[str, str]]:
     """The pairs among `wanted` that building again can heal, each with its state and reason.
 
-    A pair that was never built counts only if all that it needs has been delivered.
+    A pair that was never built counts only if all that it needs has been delivered. What such a pair needs and is
+    unhealthy itself comes along, wanted or not: without it the pair could not be built.
     """
     judged, graph = situation.judged, situation.graph
     delivered = {
-        node.key: {
-            key for key, there in zip(node.pairs, judged[node.name].facts.recorded.tolist(), strict=True) if there
-        }
+        node.key: {node.pairs[at] for at in np.flatnonzero(judged[node.name].facts.recorded).tolist()}
         for node in graph.nodes.values()
         if node.location is None
     }
     buildable = graph.buildable(delivered)
-    healed = [STATES.index(state) for state in _HEALED]
+    needed = {name: np.zeros(len(node.pairs), np.bool_) for name, node in graph.named.items()}
     roots: dict[str, dict[str, str]] = {}
-    for name, keys in wanted.items():
-        node = graph.named[name]
-        if node.location is None:
-            continue
-        asked = set(keys)
-        for pair in judged[name].pairs(np.isin(judged[name].states, healed)):
-            if pair.partition in asked and (
-                pair.state not in (State.MISSING, State.LATE) or pair.partition in buildable[node.key]
-            ):
-                roots.setdefault(name, {})[pair.partition] = f"{pair.state}: {pair.reason}"
+    for node in reversed(graph.built):
+        facts = judged[node.name].facts
+        asked = needed[node.name]
+        asked[[facts.place[key] for key in wanted.get(node.name, ())]] = True
+        healed = asked & np.isin(judged[node.name].states, [STATES.index(state) for state in _HEALED])
+        absent = np.isin(judged[node.name].states, [STATES.index(State.MISSING), STATES.index(State.LATE)])
+        for at in np.flatnonzero(healed & absent).tolist():
+            healed[at] = node.pairs[at] in buildable[node.key]
+        for upstream, requirement in graph.requirements(node).items():
+            if upstream != node.name and node.completeness.needs(upstream):
+                needed[upstream] |= requirement.needed(healed)
+        if healed.any():
+            roots[node.name] = {
+                pair.partition: f"{pair.state}: {pair.reason}" for pair in judged[node.name].pairs(healed)
+            }
     return roots
 
 

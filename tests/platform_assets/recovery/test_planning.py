@@ -11,19 +11,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from platform_assets.partition_checker.requirements import Requirement, compile_requirement
-from platform_assets.recovery.planning import (
-    Estimate,
-    Plan,
-    PlannedAsset,
-    PlannedPair,
-    PlannedRun,
-    estimate,
-    from_json,
-    make_plan,
-    ranges_of,
-    remaining,
-    to_json,
-)
+from platform_assets.recovery.plan import Estimate, Plan, PlannedPair, PlannedRun, from_json, ranges_of, to_json
+from platform_assets.recovery.planning import PlannedAsset, differences, estimate, make_plan, remaining
 
 PATIENT = settings(
     max_examples=30,
@@ -59,6 +48,7 @@ class Case:
     graph: list[PlannedAsset]
     needs: Needs
     roots: dict[str, dict[str, str]]
+    contained: frozenset[str] = frozenset()
 
 
 def keys_of(definition: dg.PartitionsDefinition | None) -> list[str]:
@@ -136,32 +126,49 @@ def cases(draw: st.DrawFn) -> Case:
     for number in range(draw(st.integers(0, 6))):
         asset = draw(st.sampled_from(graph))
         roots.setdefault(asset.key, {})[draw(st.sampled_from(list(asset.partitions)))] = f"cause {number}"
-    return Case(graph, needs, roots)
+    contained = frozenset(draw(st.sets(st.sampled_from(sorted(roots)), max_size=2))) if roots else frozenset()
+    return Case(graph, needs, roots, contained)
 
 
 def closure(case: Case) -> tuple[set[Pair], set[Pair], set[Pair]]:
-    """All pairs that change, those of them that we build, and those refused: by asking for more until none comes."""
+    """All pairs whose change is followed, those that we build, and those refused: by asking until none comes."""
     assets = {asset.key: asset for asset in case.graph}
     given_pairs = {(asset, partition) for asset, pairs in case.roots.items() for partition in pairs}
     everything = [(asset.key, key) for asset in case.graph for key in asset.partitions]
     changed: set[Pair] = set()
+    built: set[Pair] = set()
     refused: set[Pair] = set()
     while True:
-        before = len(changed), len(refused)
+        before = len(changed), len(built), len(refused)
         for pair in everything:
             asset = assets[pair[0]]
             limit = asset.immutable_before
             if asset.location is None:
                 changed |= {pair} & given_pairs
-            elif pair in given_pairs or case.needs.get(pair, set()) & changed:
-                kept = limit is not None and pair[1] != "" and pair[1] < limit
-                (refused if kept else changed).add(pair)
-        if before == (len(changed), len(refused)):
-            return changed, {pair for pair in changed if assets[pair[0]].location}, refused
+                continue
+            itself = {need for need in case.needs.get(pair, set()) if need[0] == pair[0]}
+            is_behind = bool((case.needs.get(pair, set()) - itself) & changed)
+            follows = is_behind or bool(itself & built)
+            if pair in given_pairs or follows:
+                if limit is not None and pair[1] != "" and pair[1] < limit:
+                    refused.add(pair)
+                    continue
+                built.add(pair)
+                if pair[0] not in case.contained or is_behind:
+                    changed.add(pair)
+        if before == (len(changed), len(built), len(refused)):
+            return changed, built, refused
 
 
 def plan_of(case: Case, **settings: object) -> Plan:
-    return make_plan(case.graph, case.roots, environment="prod", created_at=NOON, **settings)  # type: ignore[arg-type]
+    return make_plan(
+        case.graph,
+        case.roots,
+        environment="prod",
+        created_at=NOON,
+        contained=case.contained,
+        **settings,  # type: ignore[arg-type]
+    )
 
 
 def order_of(case: Case) -> Mapping[Pair, tuple[int, int]]:
@@ -197,7 +204,8 @@ def test_a_plan_is_the_roots_and_all_downstream_of_them_and_nothing_else(case: C
     for pair in plan.pairs:
         reason = case.roots.get(pair.asset, {}).get(pair.partition)
         if reason is None:
-            asset, partition = min(case.needs[pair.asset, pair.partition] & changed, key=order.__getitem__)
+            causes = case.needs[pair.asset, pair.partition] & (changed | {one for one in ours if one[0] == pair.asset})
+            asset, partition = min(causes, key=order.__getitem__)
             reason = f"reads {asset}@{partition}" if partition else f"reads {asset}"
         assert pair.reason == reason
     for pair in plan.refused:
@@ -301,12 +309,58 @@ def test_equal_contents_have_equal_ids_and_other_contents_others() -> None:
     assert len({chain(1).id, chain(2).id, replace(chain(1), environment="dev-a").id}) == 3
 
 
-def test_the_graph_fingerprint_ignores_order_and_sees_requirements() -> None:
-    other = replace(MART, requirements={"team/staged": Requirement.of([[0]] * 4, 4)})
-    alone = PlannedAsset("team/alone", NAMES, {}, "platform")
-    graphs = [[*CHAIN, alone], [alone, *CHAIN], [RAW, STAGED, other, TOTAL, alone]]
-    one, same, changed = (make_plan(graph, {}, environment="prod").graph for graph in graphs)
-    assert one == same != changed
+def test_a_plan_fits_a_graph_in_which_what_it_rebuilds_needs_the_same() -> None:
+    plan = chain(1)
+    grown = [*NAMES, "2017-01-05"]
+    longer = Requirement.of([[at] for at in range(5)], 5)
+    later = [
+        replace(RAW, partitions=grown),
+        replace(STAGED, partitions=grown, requirements={"feed/raw": longer}),
+        replace(MART, partitions=grown, requirements={"team/staged": longer}),
+    ]
+    assert differences(plan, CHAIN) == differences(plan, [PlannedAsset("a/new", NAMES, {}, "ml"), *CHAIN]) == []
+    assert differences(plan, [*later, replace(TOTAL, requirements={"team/mart": Requirement.of([range(5)], 5)})]) == [
+        "team/total: what its planned pairs need, or where they are built, has changed"
+    ]
+    moved = replace(MART, location="ml")
+    assert "team/mart" in differences(plan, [RAW, STAGED, moved, TOTAL])[0]
+    assert differences(plan, [RAW, STAGED, MART]) == ["team/total is no longer in the graph"]
+    shorter = replace(STAGED, partitions=NAMES[:1], requirements={"feed/raw": Requirement.of([[0]], 4)})
+    assert "team/staged@2017-01-02 no longer exists" in differences(plan, [RAW, shorter])[0]
+
+
+def test_a_contained_change_is_rebuilt_and_not_followed() -> None:
+    roots = {"team/staged": {NAMES[1]: "its column x is new"}}
+    plan = make_plan(CHAIN, roots, environment="prod", contained={"team/staged"})
+    assert [(pair.asset, pair.partition) for pair in plan.pairs] == [("team/staged", NAMES[1])]
+    assert plan.roots == {"team/staged": [NAMES[1]]}
+    both = {**roots, "feed/raw": {NAMES[1]: "delivered again"}}
+    assert make_plan(CHAIN, both, environment="prod", contained={"team/staged"}).pair_count == 3
+
+
+@PATIENT
+@given(cases(), st.data())
+def test_recovering_again_runs_exactly_what_failed_until_nothing_is_left(case: Case, data: st.DataObject) -> None:
+    plan = plan_of(case)
+    done: set[Pair] = set()
+    for attempt in range(20):
+        settled = frozenset(done)
+        rest = remaining(plan, lambda asset, partition, settled=settled: (asset, partition) in settled)
+        if not rest.pair_count:
+            break
+        for run in rest.runs:
+            assets = {asset.key: list(asset.partitions) for asset in case.graph}
+            pairs = [
+                (name, key)
+                for name in run.assets
+                for key in assets[name][assets[name].index(run.first or "") : assets[name].index(run.last or "") + 1]
+            ]
+            mine = {(pair.asset, pair.partition) for pair in plan.pairs}
+            ready = all(case.needs.get(pair, set()) & mine <= done | set(pairs) for pair in pairs)
+            if ready and (attempt > 9 or data.draw(st.booleans())):
+                assert not done & set(pairs), "a pair was rebuilt twice"
+                done |= set(pairs)
+    assert done == {(pair.asset, pair.partition) for pair in plan.pairs}
 
 
 def test_the_estimate_adds_medians_and_quantiles_over_runs() -> None:
@@ -344,7 +398,9 @@ def test_a_root_outside_the_graph_is_refused_by_name(roots: dict[str, dict[str, 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, "format 2, this version reads 1: make the plan again"),
+        ({"format": 1}, "format 1, this version reads 2: make the plan again"),
+        ({"roots": {"team/mart": ["2017-01-02"]}}, "somebody changed it"),
+        ({"graph": {}}, "somebody changed it"),
         ({"id": "0"}, "somebody changed it"),
         ({"environment": "dev-a"}, "somebody changed it"),
         ({"refused": [{"asset": "team/mart", "partition": None, "reason": ""}]}, "somebody changed it"),
@@ -357,8 +413,13 @@ def test_a_plan_that_was_edited_or_is_of_another_version_is_refused(change: dict
         from_json({**to_json(chain(1)), **change})
 
 
-def test_an_edited_reason_is_noticed() -> None:
+def test_an_edited_pair_or_run_is_noticed() -> None:
     written = to_json(chain(1))
-    written["pairs"][0]["reason"] = "nothing"
-    with pytest.raises(ValueError, match="somebody changed it"):
-        from_json(written)
+    for part, change in (
+        ("pairs", {"partition": NAMES[0]}),
+        ("runs", {"first": NAMES[0]}),
+        ("runs", {"location": "ml"}),
+    ):
+        edited = {**written, part: [{**written[part][0], **change}, *written[part][1:]]}
+        with pytest.raises(ValueError, match="make the plan again|Make the plan again"):
+            from_json(edited)
