@@ -139,7 +139,9 @@ def test_a_lost_file_is_named_refused_downstream_and_healed_with_what_depends_on
     pair = _state(platform, "webtoon/int_reads_sessionized", "2017-12-06-13:00")
     assert (pair.state, file.name in pair.reason) == (State.LOST, True)
 
-    refused = platform.client.launch_backfill("by hand", {dg.AssetKey(["webtoon", "series_days"]): [("2017-12-06",) * 2]}, {})
+    refused = platform.client.launch_backfill(
+        "by hand", {dg.AssetKey(["webtoon", "series_days"]): [("2017-12-06",) * 2]}, {}
+    )
     wait("the refusal", lambda: platform.client.backfill(refused).ended, PATIENCE_SECONDS)
     run = platform.instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": refused}))[0]
     failures = [
@@ -186,6 +188,7 @@ def test_a_recovery_under_repeated_kills_ends_like_an_undisturbed_one(platform: 
         if launched.backfill and platform.client.backfill(launched.backfill).ended:
             launched = launch(plan, platform.inspector(), platform.client)
     assert len(killed) >= 5, "it was over before anything was disturbed"
+    wait("the last backfill", lambda: platform.client.backfill(launched.backfill or "").ended, PATIENCE_SECONDS)
     disturbed = platform.checksums(), platform.receipts()
 
     platform.restart()

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 
 import dagster as dg
 
-from ml_assets.demand import evaluation, features, training
+from ml_assets.demand import evaluation, features, folds, training
 from ml_assets.demand.tables import EVALUATION, FEATURE_TABLE, FORECAST, MODEL, TRAINING_TABLE, VERSION
 
 COMPUTED_BY: Mapping[dg.AssetKey, tuple[Callable[..., object], ...]] = {
     FEATURE_TABLE: (features.product_week_features,),
     TRAINING_TABLE: (training.labelled,),
-    MODEL: (training.fit,),
+    MODEL: (folds.fit,),
     EVALUATION: (evaluation.evaluate, training.predict),
     VERSION: (evaluation.lost_to,),
     FORECAST: (training.predict,),

@@ -197,7 +197,7 @@ class Build:
         return [keys[at] for at in np.flatnonzero(pairs).tolist()]
 
     def _begin(self, wave: Mapping[dg.AssetKey, Sequence[str]]) -> None:
-        """Note the attempts; files that cannot be read are taken out first, or they would keep their pairs as they are."""
+        """Note the attempts, after taking out files that cannot be read: these would keep their pairs as they are."""
         for key, partitions in wave.items():
             facts = self._facts["/".join(key.path)]
             damaged = [facts.damaged[at] for at in (facts.place[one] for one in partitions) if at in facts.damaged]

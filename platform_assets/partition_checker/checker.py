@@ -18,7 +18,7 @@ from platform_assets.partition_checker.gate import NotVerified, refuse_unless_ve
 from platform_assets.partition_checker.inspection import Inspector
 from platform_assets.partition_checker.requirements import BoolArray
 from platform_assets.partition_checker.states import Facts
-from platform_assets.partition_checker.verdicts import not_verified, report, verified_check
+from platform_assets.partition_checker.verdicts import WANTING, report, verified_check
 from resources.environment import Environment
 from resources.lake_catalog import LakeCatalog
 from resources.ledger import Ledger
@@ -58,17 +58,10 @@ class PartitionChecker(dg.ConfigurableResource["PartitionChecker"]):
         """
         inspector = self.inspector(context.instance)
         asked = _asked(context, inspector.graph)
-        needed = required(inspector.graph, asked)
-        facts = _gathered(inspector, asked, needed)
-        judged = {name: inspector.judge(facts, name) for name in needed}
         try:
-            refuse_unless_verified(inspector.graph, asked, needed, judged)
+            facts = admitted(inspector, asked)
         except NotVerified as refusal:
-            for name in needed:
-                node, failing = inspector.graph.named[name], not_verified(judged[name])
-                refused = {pair.partition for pair in refusal.pairs if pair.asset == name} & failing.keys()
-                check = verified_check(node.key, node.calendar)
-                report(context.instance, check, {key: failing[key] for key in refused}, looked_at=refused)
+            _show(inspector, refusal)
             raise dg.Failure(str(refusal), allow_retries=False) from refusal
         forced = {name: _forced(inspector.ledger, context.run, facts[name], pairs) for name, pairs in asked.items()}
         build = Build(context, inspector, facts, asked, forced)
@@ -104,13 +97,29 @@ def _asked(context: dg.AssetExecutionContext, graph: Graph) -> dict[str, BoolArr
     return asked
 
 
-def _gathered(
-    inspector: Inspector, asked: Mapping[str, BoolArray], needed: Mapping[str, BoolArray]
-) -> dict[str, Facts]:
-    wanted = dict(asked)
-    for name, pairs in needed.items():
-        wanted[name] = wanted[name] | pairs if name in wanted else pairs
-    return inspector.facts(wanted, inspector.read_by(wanted))
+def admitted(inspector: Inspector, asked: Mapping[str, BoolArray]) -> dict[str, Facts]:
+    """The facts of the asked pairs and of all they read, once the gate has let them pass.
+
+    Raises:
+        NotVerified: an upstream pair that one of them needs may not be built upon.
+    """
+    needed = required(inspector.graph, asked)
+    wanted = {name: asked[name] | pairs if name in asked else pairs for name, pairs in needed.items()}
+    wanted = {**asked, **wanted}
+    facts = inspector.facts(wanted, inspector.read_by(wanted))
+    refuse_unless_verified(inspector.graph, asked, needed, {name: inspector.judge(facts, name) for name in needed})
+    return facts
+
+
+def _show(inspector: Inspector, refusal: NotVerified) -> None:
+    """Let the refused pairs fail the check on their own asset, where these are lost or damaged."""
+    refused: dict[str, dict[str, str]] = {}
+    for pair in refusal.pairs:
+        if pair.state in WANTING:
+            refused.setdefault(pair.asset, {})[pair.partition] = f"{pair.state}: {pair.reason}"
+    for name, failing in refused.items():
+        node = inspector.graph.named[name]
+        report(inspector.instance, verified_check(node.key, node.calendar), failing, looked_at=failing.keys())
 
 
 def _first_words(error: BaseException) -> str:

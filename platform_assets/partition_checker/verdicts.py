@@ -19,7 +19,7 @@ from platform_assets.partitioned_checks import judged_materializations, partitio
 
 ON_TIME = "on_time"
 
-_WANTING = (State.LOST, State.SHORT, State.UNRECORDED, State.EMPTY)
+WANTING = (State.LOST, State.SHORT, State.UNRECORDED, State.EMPTY)
 """States in which a stored or recorded pair must not be built upon, and of which nothing else tells automation."""
 
 Failing = Mapping[str, str]
@@ -38,7 +38,7 @@ def on_time_check(key: dg.AssetKey, calendar: dg.PartitionsDefinition | None) ->
 
 def not_verified(judged: Judged) -> dict[str, str]:
     """The pairs of an asset for which `verified` fails, and why."""
-    wanting = np.isin(judged.states, [STATES.index(state) for state in _WANTING])
+    wanting = np.isin(judged.states, [STATES.index(state) for state in WANTING])
     return {pair.partition: f"{pair.state}: {pair.reason}" for pair in judged.pairs(wanting)}
 
 

@@ -22,7 +22,9 @@ from platform_assets.recovery.roots import planned_assets
 from resources.environment import Environment
 from resources.ledger import Launches, Recovery
 
-_LOOK_SECONDS = 1.0
+_LOOK_SECONDS = 2.0
+_SILENCE_SECONDS = 60
+"""After this long without an answer Dagster is gone; until then it may be starting again."""
 
 
 class RecoveryRefused(RuntimeError):
@@ -88,12 +90,26 @@ def done_since(plan: Plan, inspector: Inspector) -> Callable[[str, str], bool]:
 
 
 def follow(backfill: str, client: Client, report: Callable[[BackfillStatus], None]) -> BackfillStatus:
-    """Wait until nothing more will come of a backfill, telling `report` how far it is."""
+    """Wait until nothing more will come of a backfill, telling `report` how far it is.
+
+    Raises:
+        RecoveryRefused: Dagster has stopped answering; the recovery goes on when it runs again.
+    """
+    heard = time.monotonic()
     while True:
-        status = client.backfill(backfill)
-        report(status)
-        if status.ended:
-            return status
+        try:
+            status = client.backfill(backfill)
+        except OSError as error:
+            if time.monotonic() - heard > _SILENCE_SECONDS:
+                raise RecoveryRefused(
+                    f"{client.url} has not answered for {_SILENCE_SECONDS} s ({error}); backfill {backfill} goes on "
+                    "when Dagster runs again: headwater up"
+                ) from error
+        else:
+            heard = time.monotonic()
+            report(status)
+            if status.ended:
+                return status
         time.sleep(_LOOK_SECONDS)
 
 

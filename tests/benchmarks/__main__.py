@@ -1,10 +1,11 @@
 """The measured comparisons: each prints a ratio against a named alternative, measured in the same run.
 
     make bench            every comparison
-    python -m tests.benchmarks loading one-day backfill
+    python -m tests.benchmarks loading gate recovery
 
 Needs what `make demo` leaves behind in HEADWATER_HOME (default .headwater): the lake with the retail year. The
-backfills write equal rows over it, in an instance of their own, so the demo's records stay as they are.
+backfills write equal rows over it, in an instance of their own, so the demo's records stay as they are. The
+redelivery is a real one, by the demo's own services, and is taken back by another.
 """
 
 import contextlib
@@ -15,19 +16,28 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import dagster as dg
+import numpy as np
+import pytest
 from rich.console import Console
 from rich.table import Table
 
 from platform_assets.definitions import build_defs
+from platform_assets.operations.services import open_instance
+from platform_assets.partition_checker import build
+from platform_assets.partition_checker.checker import PartitionChecker, admitted
+from platform_assets.partition_checker.kept import Kept
 from platform_assets.partitions import COMMERCE_DAILY, COMMERCE_WEEKLY
+from platform_assets.recovery.roots import Situation, changed
 from resources import dbt_server
 from resources.dbt import Dbt
 from resources.environment import Environment
+from resources.ledger import Ledger
 from resources.warehouse import Warehouse
+from tests.benchmarks.redelivery import redelivered
 
 LARGE_REPEATS = 3
 SMALL_REPEATS = 5
@@ -50,7 +60,8 @@ class Bench:
     def __init__(self, environment: Environment, instance: dg.DagsterInstance) -> None:
         self.environment, self.instance = environment, instance
         self.dbt = Dbt.of(environment)
-        resources = {"warehouse": Warehouse.of(environment), "dbt": self.dbt}
+        self.checker = PartitionChecker.of(environment)
+        resources = {"warehouse": Warehouse.of(environment), "dbt": self.dbt, "checker": self.checker}
         self.job = build_defs(resources=resources).resolve_implicit_global_asset_job_def()
         nodes = self.dbt.manifest()["nodes"].values()
         self.models = {
@@ -155,7 +166,102 @@ def loading(bench: Bench, table: Table) -> None:
         )
 
 
-BENCHMARKS = {"loading": loading, "one-day": one_day, "backfill": backfill}
+def receipts(bench: Bench, table: Table) -> None:
+    """The year of every commerce model with receipts against the same without counting, checksumming and recording."""
+    ours = seconds(bench.year, LARGE_REPEATS)
+    with without_receipts():
+        bare = seconds(bench.year, LARGE_REPEATS)
+    # What was stored meanwhile has no receipt that fits.
+    bench.year()
+    table.add_row(
+        "year of all commerce models",
+        f"{ours:.1f} s",
+        "without receipts",
+        f"{bare:.1f} s",
+        f"{ours / bare:.2f}",
+        "1.10",
+    )
+
+
+@contextlib.contextmanager
+def without_receipts() -> Iterator[None]:
+    """Steps that record their events only."""
+    with pytest.MonkeyPatch.context() as patch:
+        nothing = Kept(0, "")
+        patch.setattr(build, "kept_in_table", lambda catalog, key, partitions: dict.fromkeys(partitions, nothing))
+        patch.setattr(Ledger, "record", lambda ledger, receipts: None)
+        patch.setattr(Ledger, "begin", lambda ledger, pairs, run_id: None)
+        yield
+
+
+def gate(bench: Bench, table: Table) -> None:
+    """What the gate adds to a run of one partition, and a check of every pair of the demo."""
+    with open_instance(bench.environment) as instance:
+        for title, names, partition in (
+            ("gate of a day of all daily models", bench.models["daily"], "2017-03-01"),
+            ("gate of a week of all weekly models", bench.models["weekly"], "2017-03-06"),
+        ):
+            asked = [f"commerce/{name}" for name in names]
+
+            def passed(asked: Sequence[str] = asked, partition: str = partition) -> None:
+                inspector = bench.checker.inspector(instance)
+                nodes = [node for name, node in inspector.graph.named.items() if name in asked]
+                admitted(inspector, {node.name: np.array([key == partition for key in node.pairs]) for node in nodes})
+
+            passed()
+            took = seconds(passed, SMALL_REPEATS)
+            table.add_row(title, f"{1000 * took:.0f} ms", "", "", "", "100 ms")
+
+        def checked() -> None:
+            inspector = bench.checker.inspector(instance)
+            inspector.judged(dict.fromkeys(inspector.graph.named))
+
+        table.add_row("check of every pair of the demo", f"{seconds(checked, SMALL_REPEATS):.2f} s", "", "", "", "1 s")
+
+        def planned() -> None:
+            situation = Situation.now(bench.checker.inspector(instance))
+            situation.plan(changed(situation.graph, ["commerce/raw_transactions@2017-12-01..2017-12-30"]))
+
+        table.add_row("plan over the demo's graph", f"{seconds(planned, SMALL_REPEATS):.2f} s", "", "", "", "1 s")
+
+
+def scale(bench: Bench, table: Table) -> None:
+    """A check of a million pairs and a plan over ten million, each in a process of its own."""
+    for module, title, limit in (
+        ("checking", "check of 1,000,000 pairs", "10 s, 2 GiB"),
+        ("planning", "plan over 10,000 assets x 1,000 partitions", "10 s, 2 GiB"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-m", f"tests.benchmarks.{module}"],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        table.add_row(title, done.stdout.strip().splitlines()[-1], "", "", "", limit)
+
+
+def recovery(bench: Bench, table: Table) -> None:
+    """A redelivery of 30 days of which 3 were corrected, against building all 30 and what depends on them again."""
+    found = redelivered(bench.environment)
+    table.add_row(
+        "recovery of 30 days, 3 of them corrected",
+        f"{found.cut_off_seconds:.0f} s, {found.computed} pairs computed",
+        "all 30 days downstream",
+        f"{found.whole_seconds:.0f} s, {found.whole} pairs",
+        f"{found.cut_off_seconds / found.whole_seconds:.2f}",
+        "0.30",
+    )
+
+
+BENCHMARKS = {
+    "loading": loading,
+    "one-day": one_day,
+    "backfill": backfill,
+    "receipts": receipts,
+    "gate": gate,
+    "scale": scale,
+    "recovery": recovery,
+}
 
 
 def main(names: Sequence[str]) -> None:

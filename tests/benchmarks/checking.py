@@ -23,7 +23,7 @@ from platform_assets.partitions import same_time
 from resources.environment import Environment
 from resources.lake_catalog import LakeCatalog
 from resources.ledger import Input, Ledger, Receipt, schema_text
-from resources.warehouse import Commit, TableName, Warehouse
+from resources.warehouse import Warehouse
 
 ASSETS = 1_000
 DAYS = dg.DailyPartitionsDefinition("2015-01-01", end_date="2017-09-27")
@@ -64,7 +64,16 @@ def _receipts(node: Node, known: Graph, contents: dict[str, list[Input]]) -> Ite
     for number, key in enumerate(node.pairs):
         read = [contents[name][at] for name, needed in needs.items() for at in needed.upstream_of(number)]
         yield Receipt(
-            node.name, key, "v1", tuple(read), ROWS, f"{ROWS}:{number:x}", schema_text({"n": "BIGINT"}), "prod", "run", 1
+            node.name,
+            key,
+            "v1",
+            tuple(read),
+            ROWS,
+            f"{ROWS}:{number:x}",
+            schema_text({"n": "BIGINT"}),
+            "prod",
+            "run",
+            1,
         )
 
 
@@ -82,11 +91,16 @@ def fill_lake(warehouse: Warehouse, known: Graph, folder: Path) -> None:
             if links % _LINKS_A_FILE == 0:
                 source = folder / f"source-{links}"
                 source.write_bytes(b"x" * BYTES)
-    with duckdb.connect(config={"extension_directory": warehouse.extensions, "allow_unsigned_extensions": "true"}) as db:
+    with duckdb.connect(
+        config={"extension_directory": warehouse.extensions, "allow_unsigned_extensions": "true"}
+    ) as db:
         db.load_extension("sqlite_scanner")
         db.execute(f"attach '{warehouse.catalog.removeprefix('sqlite:')}' as catalog (type sqlite)")
         db.execute("use catalog")
-        db.execute("create temp table tables as select unnest(?::varchar[]) as name", [[n.key.path[1] for n in known.nodes.values()]])
+        db.execute(
+            "create temp table tables as select unnest(?::varchar[]) as name",
+            [[n.key.path[1] for n in known.nodes.values()]],
+        )
         db.execute("create temp table keys as select unnest(?::varchar[]) as key", [list(DAYS.get_partition_keys())])
         db.execute("insert into ducklake_schema values (77, 'bench', 1, null, 'bench', 'bench/', 1)")
         db.execute(
@@ -141,7 +155,9 @@ def _measure(inspector: Inspector, lost: set[str]) -> None:
     seconds = time.perf_counter() - began
     assert {f"{pair.asset}@{pair.partition}" for pair in wrong} == lost, (len(wrong), wrong[:2])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"checked {counts[State.VERIFIED] + len(wrong):,} pairs in {seconds:.2f} s, peak {peak:.2f} GiB, lost {len(wrong)}")
+    print(
+        f"checked {counts[State.VERIFIED] + len(wrong):,} pairs in {seconds:.2f} s, peak {peak:.2f} GiB, lost {len(wrong)}"
+    )
 
 
 if __name__ == "__main__":
