@@ -10,7 +10,8 @@ import numpy as np
 
 from platform_assets.partition_checker.requirements import Requirement, compile_requirement
 from platform_assets.partitions import preceding_weeks, same_time
-from platform_assets.recovery.planning import Plan, PlannedAsset, make_plan
+from platform_assets.recovery.plan import Plan
+from platform_assets.recovery.planning import PlannedAsset, make_plan
 
 PARTITIONS = 1_000
 LAYERS = 20
@@ -73,15 +74,14 @@ def measure(count: int = 10_000) -> tuple[Plan, float]:
 def main() -> None:
     """Print the seconds and the peak memory."""
     plan, seconds = measure()
-    planned = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     began = time.perf_counter()
     identity = plan.id
     hashed = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     runs = sum(len(group.bounds) for group in plan.groups)
-    print(f"10,000 assets x 1,000 partitions, 1 % changed: {plan.pair_count:,} pairs in {runs:,} runs")
-    print(f"planning          {seconds:6.2f} s  peak {planned:.2f} GiB")
-    print(f"id {identity[:12]}   {hashed:6.2f} s  peak {peak:.2f} GiB")
+    print(
+        f"{plan.pair_count:,} pairs, {runs:,} runs in {seconds:.2f} s, id {identity[:6]} in {hashed:.2f} s, {peak:.2f} GiB"
+    )
 
 
 if __name__ == "__main__":
