@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import dagster as dg
@@ -82,8 +83,11 @@ class Dbt(dg.ConfigurableResource["Dbt"]):
         manifest: Mapping[str, Any],
         translator: DagsterDbtTranslator,
         run_id: str,
+        variables: Mapping[str, str] = MappingProxyType({}),
     ) -> Iterator[DbtCliInvocation]:
         """Start `dbt build` with `arguments` in a process of its own; its events are read from what is yielded.
+
+        `variables` are added to the environment of the process.
 
         Its artifacts live in a folder of their own, kept only if dbt fails. Partial-parse state is reused.
         """
@@ -96,7 +100,8 @@ class Dbt(dg.ConfigurableResource["Dbt"]):
             args=[*(dbt_server.command() or [_dbt()]), "build", *arguments],
             # The dbt process waits for its turn to write by itself (`dbt_turn.py`).
             env=self._process_variables(target)
-            | {"DBT_LOG_FORMAT": "json", "HEADWATER_RUN_ID": run_id, "HEADWATER_LAKE_WRITER": "1"},
+            | {"DBT_LOG_FORMAT": "json", "HEADWATER_RUN_ID": run_id, "HEADWATER_LAKE_WRITER": "1"}
+            | dict(variables),
             manifest=manifest,
             dagster_dbt_translator=translator,
             project_dir=Path(self.project),

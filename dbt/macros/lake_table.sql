@@ -11,7 +11,7 @@
   {%- set existing_relation = load_cached_relation(this) -%}
   {%- set target_relation = this.incorporate(type='table') -%}
   {%- set grain = partitions_of(model) -%}
-  {%- set window = window(grain) -%}
+  {%- set windows = windows(grain) -%}
   {%- set rows = keyed_rows(grain) -%}
 
   {{ run_hooks(pre_hooks, inside_transaction=False) }}
@@ -22,7 +22,7 @@
   {% endif %}
   {% set columns = get_column_schema_from_query(rows) %}
 
-  {% if should_full_refresh() and window %}
+  {% if should_full_refresh() and windows %}
     {% do exceptions.raise_compiler_error(
       "--full-refresh of " ~ this ~ " would drop the partitions outside the window: run it without --event-time-start and --event-time-end.") %}
   {% endif %}
@@ -42,14 +42,14 @@
   {% else %}
     {% do adopt_columns(target_relation, columns) %}
     {% call statement('delete') -%}
-      delete from {{ target_relation }} {% if window %}where {{ within_window(grain, window) }}{% endif %}
+      delete from {{ target_relation }} {% if windows %}where {{ within_windows(grain, windows) }}{% endif %}
     {%- endcall %}
   {% endif %}
 
   {% call statement('main') -%}
     insert into {{ target_relation }} by name
     select * {% if grain != 'none' -%}
-      replace (case when {{ within_window(grain, window) if window else 'partition_key is not null' }} then partition_key
+      replace (case when {{ within_windows(grain, windows) if windows else 'partition_key is not null' }} then partition_key
         else error(concat('{{ this.schema }}.{{ this.identifier }} has a row in partition ', coalesce(partition_key, 'null'),
           ', outside the run''s window: look at {{ model.config.meta.partition_column }} in the partitions it was read from.')) end as partition_key)
     {%- endif %}

@@ -3,7 +3,8 @@
 
   `--event-time-start` and `--event-time-end` set the window, in the team's local time, end exclusive. They are
   flags and not --vars because dbt parses the whole project again whenever the vars differ. Without them a run
-  reads and replaces everything.
+  reads and replaces everything. Where a run builds several stretches of time and not what lies between them, the
+  variable HEADWATER_WINDOWS of its environment names each as start/end, parted by commas.
 
   A model says once, in its yml, how it is partitioned:
 
@@ -44,24 +45,34 @@
 {% endmacro %}
 
 {#-
-  The run's window in whole partitions of `grain`, and `lookback` partitions more before it. None without the flags, and
-  for what is not partitioned.
+  The run's windows in whole partitions of `grain`, each with `lookback` partitions more before it. None without the
+  flags, and for what is not partitioned.
 -#}
-{% macro window(grain, lookback=0) %}
+{% macro windows(grain, lookback=0) %}
   {% if grain == 'none' or not invocation_args_dict.get('event_time_start') %}
     {% do return(none) %}
   {% endif %}
   {% set parse = modules.datetime.datetime.fromisoformat %}
-  {% do return({
-    'start': partition_start(grain, parse(invocation_args_dict['event_time_start'] | string)) - lookback * grains()[grain].step,
-    'end': partition_end(grain, parse(invocation_args_dict['event_time_end'] | string)),
-  }) %}
+  {% set whole = invocation_args_dict['event_time_start'] ~ '/' ~ invocation_args_dict['event_time_end'] %}
+  {% set found = [] %}
+  {% for window in (env_var('HEADWATER_WINDOWS', '') or whole).split(',') %}
+    {% set start, end = window.split('/') %}
+    {% do found.append({
+      'start': partition_start(grain, parse(start)) - lookback * grains()[grain].step,
+      'end': partition_end(grain, parse(end)),
+    }) %}
+  {% endfor %}
+  {% do return(found) %}
 {% endmacro %}
 
-{#- The condition on partition_key that restricts a table of `grain` to `window`. -#}
-{% macro within_window(grain, window) %}
+{#- The condition on partition_key that restricts a table of `grain` to `windows`. -#}
+{% macro within_windows(grain, windows) %}
   {%- set key_format = grains()[grain].key_format -%}
-  partition_key >= '{{ partition_start(grain, window.start).strftime(key_format) }}' and partition_key < '{{ partition_end(grain, window.end).strftime(key_format) }}'
+  (
+  {%- for window in windows -%}
+    {{ " or " if not loop.first }}partition_key >= '{{ partition_start(grain, window.start).strftime(key_format) }}' and partition_key < '{{ partition_end(grain, window.end).strftime(key_format) }}'
+  {%- endfor -%}
+  )
 {%- endmacro %}
 
 {#- How a node of the graph is partitioned, as its meta declares; an undeclared one is refused. -#}
@@ -95,11 +106,11 @@
   {% endif %}
   {% set upstream_grain = partitions_of(node_of(relation)) %}
   {% set lookback = model.config.meta.get('lookback', {}).get(relation.identifier, 0) %}
-  {% set window = window(partitions_of(model), lookback) %}
-  {% if window is none or upstream_grain == 'none' %}
+  {% set windows = windows(partitions_of(model), lookback) %}
+  {% if windows is none or upstream_grain == 'none' %}
     {% do return(relation) %}
   {% endif %}
-  {% do return("(select * from " ~ relation ~ " where " ~ within_window(upstream_grain, window) ~ ")") %}
+  {% do return("(select * from " ~ relation ~ " where " ~ within_windows(upstream_grain, windows) ~ ")") %}
 {% endmacro %}
 
 {#- What a data test reads of the model it judges: the partitions of the run's window. -#}
@@ -107,9 +118,9 @@
   {% set conditions = [config.get('where')] if config.get('where') else [] %}
   {% if execute %}
     {% set grain = partitions_of(node_of(relation)) %}
-    {% set window = window(grain) %}
-    {% if window %}
-      {% do conditions.append(within_window(grain, window)) %}
+    {% set windows = windows(grain) %}
+    {% if windows %}
+      {% do conditions.append(within_windows(grain, windows)) %}
     {% endif %}
   {% endif %}
   {% if conditions %}
@@ -123,10 +134,14 @@
   lookback, which reads more than it writes.
 -#}
 {% macro is_in_window() %}
-  {%- set window = window(partitions_of(model)) if execute and model.resource_type != 'unit_test' -%}
-  {%- if window -%}
+  {%- set windows = windows(partitions_of(model)) if execute and model.resource_type != 'unit_test' -%}
+  {%- if windows -%}
     {%- set moment = model.config.meta.partition_column -%}
-    {{ moment }} >= timestamp '{{ window.start }}' and {{ moment }} < timestamp '{{ window.end }}'
+    (
+    {%- for window in windows -%}
+      {{ " or " if not loop.first }}{{ moment }} >= timestamp '{{ window.start }}' and {{ moment }} < timestamp '{{ window.end }}'
+    {%- endfor -%}
+    )
   {%- else -%}
     true
   {%- endif -%}

@@ -3,6 +3,7 @@
 Belongs here: error measures, the naive baselines, the rule of the gate. Not here: Dagster's check of it.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,16 +52,21 @@ def evaluate(rows: pa.Table, forecast: np.ndarray) -> Evaluation:
         )
 
     def wape(guess: np.ndarray) -> float:
-        return float(np.abs(sold - guess).sum() / total)
+        return _exact_sum(np.abs(sold - guess)) / total
 
     return Evaluation(
         rows=rows.num_rows,
         units=total,
-        bias=float(forecast.sum() / total),
+        bias=_exact_sum(forecast) / total,
         wape_model=wape(forecast),
         wape_last_week=wape(rows[BASELINES["last week"]].to_numpy()),
         wape_four_week_mean=wape(rows[BASELINES["four-week mean"]].to_numpy()),
     )
+
+
+def _exact_sum(values: np.ndarray) -> float:
+    """Rounded once, so that the order in which rows come does not show in the last digit."""
+    return math.fsum(values.tolist())
 
 
 def lost_to(evaluation: Evaluation) -> list[str]:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,7 @@ import dagster as dg
 from platform_assets.dbt_models.analysis import Analysis, cached_analysis
 from platform_assets.dbt_models.results import NodeResult, Verdicts
 from platform_assets.dbt_models.translator import LakeTranslator, grain_of
-from platform_assets.dbt_models.window import event_time_flags
-from platform_assets.operations.graph import ranges
+from platform_assets.dbt_models.window import event_time_flags, windows_variable
 from platform_assets.partition_checker.build import Build
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partition_checker.kept import columns_of
@@ -124,7 +124,7 @@ def _models_of_one_calendar(graph: DbtGraph, team: str, grain: str, models: Sequ
         judges = {test: check for test, check in checks.items() if check.key in context.selected_asset_check_keys}
         with checker.building(context) as step:
             for wave in step.waves():
-                for keys, partitions in runs_of(wave, calendar):
+                for keys, partitions in together(wave):
                     models = [specs[key] for key in keys]
                     yield from _run(Invocation(graph, models, judges, calendar, partitions), dbt, step)
             yield from step.outputs()
@@ -134,7 +134,7 @@ def _models_of_one_calendar(graph: DbtGraph, team: str, grain: str, models: Sequ
 
 @dataclass(frozen=True)
 class Invocation:
-    """One dbt run: models, the tests that judge them, and the contiguous partitions that it builds of all of them."""
+    """One dbt run: models, the tests that judge them, and the partitions that it builds of all of them."""
 
     graph: DbtGraph
     models: Sequence[str]
@@ -160,25 +160,10 @@ class Invocation:
         return [*selection, *event_time_flags(self.calendar, self.partitions if self.calendar else [])]
 
 
-def runs_of(
-    wave: Mapping[dg.AssetKey, Sequence[str]], calendar: dg.PartitionsDefinition | None
-) -> Iterator[tuple[list[dg.AssetKey], list[str]]]:
-    """The fewest runs of contiguous partitions that build exactly `wave`, in its order: (assets, partitions).
-
-    Assets that follow each other and are wanted for the same partitions share their runs.
-    """
-    together: list[tuple[list[dg.AssetKey], Sequence[str]]] = []
-    for key, partitions in wave.items():
-        if together and together[-1][1] == partitions:
-            together[-1][0].append(key)
-        else:
-            together.append(([key], partitions))
-    for keys, partitions in together:
-        if calendar is None:
-            yield keys, list(partitions)
-            continue
-        for first, last in ranges(calendar, set(partitions)):
-            yield keys, [key for key in partitions if first <= key <= last]
+def together(wave: Mapping[dg.AssetKey, Sequence[str]]) -> Iterator[tuple[list[dg.AssetKey], Sequence[str]]]:
+    """The assets of a wave that one dbt run can build, in its order: those that follow each other with equal pairs."""
+    for partitions, some in groupby(wave.items(), key=lambda item: item[1]):
+        yield [key for key, _ in some], partitions
 
 
 def _run(invocation: Invocation, dbt: Dbt, step: Build) -> Iterator[dg.AssetCheckEvaluation]:
@@ -189,7 +174,8 @@ def _run(invocation: Invocation, dbt: Dbt, step: Build) -> Iterator[dg.AssetChec
     """
     graph, context = invocation.graph, step.context
     verdicts = Verdicts(invocation.tests)
-    with dbt.build(invocation.arguments, graph.manifest, graph.translator, context.run.run_id) as process:
+    windows = windows_variable(invocation.calendar, invocation.partitions)
+    with dbt.build(invocation.arguments, graph.manifest, graph.translator, context.run.run_id, windows) as process:
         for event in process.stream_raw_events():
             if not event.is_result_event:
                 _log_error(context, event.raw_event)

@@ -63,6 +63,7 @@ class Build:
         self._requirements = {name: graph.requirements(node) for name, node in self._nodes.items()}
         self._facts, self._asked, self._forced = facts, asked, forced
         self._settled = {name: np.zeros_like(pairs) for name, pairs in asked.items()}
+        self._foreseen = {name: np.zeros_like(pairs) for name, pairs in asked.items()}
 
     def waves(self) -> Iterator[dict[dg.AssetKey, list[str]]]:
         """The pairs to compute, by asset in topological order, until all that was asked for is settled.
@@ -134,11 +135,7 @@ class Build:
     def record_view(self, key: dg.AssetKey, partitions: Sequence[str], metadata: Metadata | None = None) -> None:
         """`record` pairs of a view, which holds nothing: its content is the content of what it reads."""
         name = "/".join(key.path)
-        kept = {}
-        for partition in partitions:
-            read = sorted((read.asset, read.partition, read.content) for read in self._inputs(name, partition))
-            kept[partition] = Kept(None, digest("view", read))
-        self.record(key, kept, metadata)
+        self.record(key, {partition: self._view(name, partition) for partition in partitions}, metadata)
 
     def delivered(self, key: dg.AssetKey, versions: Mapping[str, str]) -> None:
         """Say which data version of a delivery was read, by partition, whatever was recorded of it before."""
@@ -171,6 +168,7 @@ class Build:
                         waiting |= requirement.affected(self._open(upstream) & ~comes)
                 if (certain & ~waiting).any():
                     ready[name] = certain & ~waiting
+                    self._foresee(name, ready[name])
             if ready or not confirmed:
                 return ready
 
@@ -179,12 +177,27 @@ class Build:
         facts, open_ = self._facts[name], self._open(name)
         undecided = np.zeros_like(open_)
         for upstream, requirement in self._within(name):
-            undecided |= requirement.affected(self._open(upstream))
+            undecided |= requirement.affected(self._open(upstream) & ~self._foreseen[upstream])
         intact = presence(facts).verified & facts.same_code
         intact[list(facts.failed)] = False
         changed = inputs_changed(facts, self._facts, self._requirements[name])
         certain = open_ & (self._forced[name] | ~intact | (changed & ~undecided))
         return certain, open_ & ~certain & ~undecided
+
+    def _foresee(self, name: str, pairs: BoolArray) -> None:
+        """Of a view that is about to be built it is known what it will hold, so nobody behind it has to wait."""
+        if self._nodes[name].completeness.storage != "view":
+            return
+        facts = self._facts[name]
+        for partition in self._keys(name, pairs):
+            at, kept = facts.place[partition], self._view(name, partition)
+            facts.contents[at] = digest(kept.rows, kept.checksum, kept.schema)
+            facts.marks[at] = mark_of(name, partition, facts.contents[at])
+        self._foreseen[name] |= pairs
+
+    def _view(self, name: str, partition: str) -> Kept:
+        read = sorted((read.asset, read.partition, read.content) for read in self._inputs(name, partition))
+        return Kept(None, digest("view", read))
 
     def _within(self, name: str) -> Iterator[tuple[str, Requirement]]:
         return ((upstream, need) for upstream, need in self._requirements[name].items() if upstream in self._asked)

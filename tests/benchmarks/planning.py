@@ -79,9 +79,8 @@ def main() -> None:
     hashed = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     runs = sum(len(group.bounds) for group in plan.groups)
-    print(
-        f"{plan.pair_count:,} pairs, {runs:,} runs in {seconds:.2f} s, id {identity[:6]} in {hashed:.2f} s, {peak:.2f} GiB"
-    )
+    took = f"{seconds:.2f} s, id {identity[:6]} in {hashed:.2f} s, peak {peak:.2f} GiB"
+    print(f"{plan.pair_count:,} pairs, {runs:,} runs in {took}")
 
 
 if __name__ == "__main__":

@@ -48,6 +48,9 @@ def redelivered(environment: Environment) -> Redelivery:
     """Deliver, recover, recover without the cut-off, and take it back."""
     with open_instance(environment) as instance, _services(environment) as client:
         checker = PartitionChecker.of(environment)
+        _deliver(environment, instance, None, DAYS)
+        if wrong := _plan(checker.inspector(instance)).pair_count:
+            raise SystemExit(f"{wrong} pairs are not verified: headwater plan --unhealthy, then recover them first")
         before = _contents(checker.inspector(instance))
         _deliver(environment, instance, "reordered", DAYS)
         for day in CORRECTED:
