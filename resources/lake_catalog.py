@@ -92,7 +92,7 @@ _FILES = """
     select f.table_id, coalesce(p.partition_value, '') as partition,
            if(f.path_is_relative, $root || s.path || t.path || f.path, f.path) as path,
            f.record_count - coalesce(d.delete_count, 0) as rows, f.file_size_bytes as bytes,
-           greatest(f.begin_snapshot, coalesce(d.begin_snapshot, 0)) as snapshot
+           greatest(f.begin_snapshot, coalesce(d.partial_max, d.begin_snapshot, 0)) as snapshot
     from catalog.ducklake_data_file f
     join catalog.ducklake_table t on t.table_id = f.table_id and t.end_snapshot is null
     join catalog.ducklake_schema s on s.schema_id = t.schema_id

@@ -117,7 +117,7 @@ class Warehouse(dg.ConfigurableResource["Warehouse"]):
     @contextmanager
     def reader(self, snapshot: int | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
         """A connection with the lake attached read-only as `lake`, optionally as it was at `snapshot`."""
-        self._ensure_lake()
+        self.ensure()
         with self._attached(["READ_ONLY", *([f"SNAPSHOT_VERSION {int(snapshot)}"] if snapshot else [])]) as lake:
             yield lake
 
@@ -148,7 +148,7 @@ class Warehouse(dg.ConfigurableResource["Warehouse"]):
         Raises:
             LakeError: data outside `partitions`, a lost or retyped column, no space left, or no free catalog.
         """
-        self._ensure_lake()
+        self.ensure()
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 with writers_turn(self.catalog), self._attached() as lake:
@@ -277,7 +277,7 @@ class Warehouse(dg.ConfigurableResource["Warehouse"]):
             options += ["META_JOURNAL_MODE 'WAL'", "META_BUSY_TIMEOUT 30000"]
         return options
 
-    def _ensure_lake(self) -> None:
+    def ensure(self) -> None:
         """Unpack the extensions and create the catalog once; later calls only look."""
         install_extensions(Path(self.extensions))
         path = Path(self.catalog.removeprefix("sqlite:")) if self.catalog.startswith("sqlite:") else None

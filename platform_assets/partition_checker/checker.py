@@ -57,6 +57,7 @@ class PartitionChecker(dg.ConfigurableResource["PartitionChecker"]):
             Failure: an upstream pair that the step needs is not verified; nothing was changed.
         """
         inspector = self.inspector(context.instance)
+        inspector.catalog.warehouse.ensure()
         asked = _asked(context, inspector.graph)
         try:
             facts = admitted(inspector, asked)

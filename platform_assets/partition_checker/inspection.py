@@ -276,12 +276,12 @@ def _both(one: Damage | None, other: Damage) -> Damage:
 
 
 def _damaged_files(receipts: Iterable[tuple[int, str]]) -> dict[int, Damage]:
-    found = {}
+    found: dict[int, Damage] = {}
     for at, files in receipts:
         for file in stored_files(files):
             trouble = _trouble(file.path, file.bytes)
             if trouble:
-                found[at] = trouble
+                found[at] = _both(found.get(at), trouble)
     return found
 
 

@@ -19,6 +19,7 @@ from ml_assets.demand.tables import (
     VERSION,
 )
 from platform_assets import partitions
+from platform_assets.partition_checker.checker import PartitionChecker
 from resources.environment import Environment
 from resources.model_registry import ModelRegistry
 from resources.warehouse import Warehouse
@@ -45,7 +46,11 @@ print(*sorted({name.partition(".")[0] for name in sys.modules}))
 @pytest.fixture
 def defs(environment: Environment) -> dg.Definitions:
     return build_defs(
-        resources={"warehouse": Warehouse.of(environment), "model_registry": ModelRegistry.of(environment)}
+        resources={
+            "warehouse": Warehouse.of(environment),
+            "model_registry": ModelRegistry.of(environment),
+            "checker": PartitionChecker.of(environment),
+        }
     )
 
 

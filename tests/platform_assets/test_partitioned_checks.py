@@ -38,7 +38,7 @@ def candidate(
     key=PROMOTED,
     deps=[CANDIDATE],
     partitions_def=CALENDAR,
-    automation_condition=automation.WHEN_UPSTREAM_COMPLETE,
+    automation_condition=automation.when_upstream_complete(dg.AssetSpec(PROMOTED, deps=[CANDIDATE])),
 )
 def promoted() -> None:
     """Never run here; only requested."""

@@ -296,3 +296,19 @@ def test_both_directions_agree_with_sets(made: tuple[Requirement, list[set[int]]
     assert requirement.affected(changed).tolist() == [bool(row) for row in hit]
     assert requirement.first(changed).tolist() == [row[0] if row else NONE for row in hit]
     assert requirement.last(changed).tolist() == [row[-1] if row else NONE for row in hit]
+
+
+NUMBERS = st.integers(-(2**63), 2**63 - 1)
+
+
+@given(requirements(), st.data())
+def test_sums_over_what_each_pair_needs_agree_with_sums_one_by_one_and_wrap_around(
+    made: tuple[Requirement, list[set[int]]], data: st.DataObject
+) -> None:
+    requirement, rows = made
+    count = requirement.upstream_count
+    values = data.draw(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=count, max_size=count))
+    found = requirement.sums(np.array(values, np.int64).reshape(count, 2))
+    for row, sums in zip(rows, found.tolist(), strict=True):
+        for column in (0, 1):
+            assert (sums[column] - sum(values[at][column] for at in row)) % 2**64 == 0

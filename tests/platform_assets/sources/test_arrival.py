@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.sources.arrival import (
     build_arrival_sensor,
     find_arrivals,
@@ -259,7 +260,8 @@ def test_automation_requests_the_raw_pairs_of_what_arrived_and_again_when_it_cha
     environment: Environment, warehouse: Warehouse, instance: dg.DagsterInstance, deliver: Deliver
 ) -> None:
     raw = build_raw(CLICKS)
-    definitions = dg.Definitions([build_upstream(CLICKS), raw], resources={"warehouse": warehouse})
+    resources = {"warehouse": warehouse, "checker": PartitionChecker.of(environment)}
+    definitions = dg.Definitions([build_upstream(CLICKS), raw], resources=resources)
     ticker = Ticker(instance, CLICKS)
     cursor = None
 

@@ -6,12 +6,13 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from platform_assets.sources.assets import DELIVERY, EXPECTATIONS, build_raw, build_sources
+from platform_assets.sources.assets import DELIVERY, EXPECTATIONS, build_raw, build_sources, build_upstream
 from platform_assets.sources.catalogue import SOURCES
 from platform_assets.sources.declaration import Column, Source, expect
 from resources.environment import Environment
 from resources.warehouse import TableName, Warehouse
 from tests.platform_assets.sources.conftest import SALES
+from tests.small_graph import checker_of
 
 DAYS = ("2017-03-01", "2017-03-02", "2017-03-03")
 
@@ -30,7 +31,10 @@ Build = Callable[..., dg.ExecuteInProcessResult]
 
 
 def definitions_of(sources: Sequence[Source], warehouse: Warehouse, *others: dg.AssetsDefinition) -> dg.Definitions:
-    return dg.Definitions.merge(build_sources(sources), dg.Definitions(others, resources={"warehouse": warehouse}))
+    assets = [*map(build_upstream, sources), *map(build_raw, sources)]
+    checker = checker_of(Environment.current(), {"platform_assets": assets}, warehouse=warehouse)
+    resources = {"warehouse": warehouse, "checker": checker}
+    return dg.Definitions.merge(build_sources(sources), dg.Definitions(others, resources=resources))
 
 
 @pytest.fixture
@@ -65,6 +69,18 @@ def failure(result: dg.ExecuteInProcessResult) -> str:
     error = event.step_failure_data.error
     assert error is not None
     return error.message
+
+
+def recorded(instance: dg.DagsterInstance, source: Source) -> dict[str | None, Any]:
+    """The metadata of the newest materialization of each partition."""
+    records = instance.fetch_materializations(source.raw_key, limit=100).records
+    return {record.partition_key: record.asset_materialization.metadata for record in reversed(records)}
+
+
+def runs_of(instance: dg.DagsterInstance, source: Source, run_id: str) -> set[str | None]:
+    """The partitions that a run recorded."""
+    records = instance.fetch_materializations(source.raw_key, limit=100).records
+    return {record.partition_key for record in records if record.run_id == run_id}
 
 
 def statuses(instance: dg.DagsterInstance, source: Source, name: str) -> dict[str | None, tuple[bool, str | None]]:
@@ -117,14 +133,13 @@ def test_a_run_of_many_partitions_stores_and_records_each(
     result = build(sales, *DAYS)
     assert result.success
     assert rows_in(warehouse, sales) == {day: number for number, day in enumerate(DAYS, start=2)}
-    events = result.asset_materializations_for_node("commerce__raw_sales")
-    facts = {event.partition: {k: v.value for k, v in event.metadata.items()} for event in events}
+    facts = {day: {k: v.value for k, v in found.items()} for day, found in recorded(instance, sales).items()}
     assert {day: fact["dagster/partition_row_count"] for day, fact in facts.items()} == {
         day: number for number, day in enumerate(DAYS, start=2)
     }
     assert facts[DAYS[0]]["files"] == 1
     assert str(facts[DAYS[0]]["upstream_data_version"]).startswith("2-")
-    assert facts[DAYS[0]]["lake_snapshot"] == warehouse.snapshot()
+    assert facts[DAYS[0]]["lake snapshot"] == warehouse.snapshot()
     for name in (DELIVERY, EXPECTATIONS):
         assert statuses(instance, sales, name) == dict.fromkeys(DAYS, (True, None))
 
@@ -161,8 +176,7 @@ def test_a_bad_partition_is_refused_alone_and_keeps_what_was_stored(
     now = warehouse.checksums(TableName.of_key(SALES.raw_key))
     assert (now[DAYS[0]], now[DAYS[1]]) == (stored[DAYS[0]], stored[DAYS[1]])
     assert rows_in(warehouse, SALES) == {DAYS[0]: 3, DAYS[1]: 3, DAYS[2]: 9}
-    recorded = {event.partition for event in result.asset_materializations_for_node("commerce__raw_sales")}
-    assert recorded == {DAYS[0], DAYS[2]}
+    assert runs_of(instance, SALES, result.run_id) == {DAYS[0], DAYS[2]}
     passed = {day: found[0] for day, found in statuses(instance, SALES, DELIVERY).items()}
     assert passed == {DAYS[0]: True, DAYS[1]: False, DAYS[2]: True}
     assert file.name in str(statuses(instance, SALES, DELIVERY)[DAYS[1]][1])
@@ -228,17 +242,14 @@ def test_a_source_without_partitions_is_replaced_whole(
 
 
 def test_a_partition_declared_to_be_empty_at_times_is_recorded_with_no_rows(
-    build: Build, deliver: Any, warehouse: Warehouse, sales_rows: Any
+    build: Build, deliver: Any, warehouse: Warehouse, sales_rows: Any, instance: dg.DagsterInstance
 ) -> None:
     quiet = replace(SALES, may_be_empty=True)
     deliver(quiet, sales_rows(quiet, DAYS[0]), DAYS[0])
     deliver(quiet, [], DAYS[1])
     result = build(quiet, *DAYS[:2])
     assert result.success
-    counts = {
-        event.partition: event.metadata["dagster/partition_row_count"].value
-        for event in result.asset_materializations_for_node("commerce__raw_sales")
-    }
+    counts = {day: found["dagster/partition_row_count"].value for day, found in recorded(instance, quiet).items()}
     assert counts == {DAYS[0]: 3, DAYS[1]: 0}
     assert rows_in(warehouse, quiet) == {DAYS[0]: 3}
 

@@ -48,8 +48,8 @@ def test_every_source_is_known_by_its_name_and_no_two_share_one() -> None:
         source_named("commerce.sale")
 
 
-def test_every_team_delivers_something() -> None:
-    assert {source.team for source in SOURCES} == set(TEAMS)
+def test_every_team_but_our_own_delivers_something() -> None:
+    assert {source.team for source in SOURCES} == set(TEAMS) - {"platform"}
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
