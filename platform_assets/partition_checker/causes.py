@@ -69,13 +69,15 @@ class Causes:
         elif state is State.OUTDATED and self._same_code(asset, partition):
             yield from ((read.asset, read.partition) for read in self._changed(asset, partition))
         elif state is State.VERIFIED:
-            yield from self._rebuilt_from(asset, partition)
+            # What it was built from may be gone since: it stands, and could not be built again.
+            upstream = list(self._unverified_upstream(asset, partition))
+            yield from upstream or self._rebuilt_from(asset, partition)
 
     def _unverified_upstream(self, asset: str, partition: str) -> Iterator[Pair]:
         node, facts = self.graph.named[asset], self._judged[asset].facts
         for upstream, requirement in self.graph.requirements(node).items():
             judged = self._judged[upstream]
-            if node.completeness.needs(upstream):
+            if node.location is not None and node.completeness.needs(upstream):
                 for at in requirement.upstream_of(facts.place[partition]):
                     if not judged.verified[at]:
                         yield upstream, judged.facts.partitions[at]
@@ -115,7 +117,9 @@ class Causes:
         if self.graph.named[pair.asset].location is None:
             return self._delivery(pair)
         if pair.state is State.VERIFIED:
-            return f"is verified: {_built(self._inspector.ledger.history(pair.asset, pair.partition))}"
+            built = f"is verified: {_built(self._inspector.ledger.history(pair.asset, pair.partition))}"
+            waits = next(self._unverified_upstream(pair.asset, pair.partition), None)
+            return f"{built}. It could not be built again now, because it needs" if waits else built
         said = f"is {pair.state}: {pair.reason}"
         if pair.state in (State.MISSING, State.LATE):
             waits = next(self._unverified_upstream(pair.asset, pair.partition), None)

@@ -119,7 +119,7 @@ def _compared(pair: PairState, receipt: Receipt, checksum: str) -> PairState:
 def _reads_recorded(inspector: Inspector, node: Node, facts: Mapping[str, Facts], partition: str) -> bool:
     at = facts[node.name].place[partition]
     return all(
-        facts[upstream].recorded[number]
+        facts[upstream].recorded[number] or facts[upstream].is_delivered
         for upstream, requirement in inspector.graph.requirements(node).items()
         if node.completeness.needs(upstream)
         for number in requirement.upstream_of(at)

@@ -165,8 +165,10 @@ def _show(found: Plan, rows: int, console: Console) -> None:
     if not found.pair_count:
         console.print("Nothing to rebuild.")
     else:
-        table = Table("asset", "partitions", "pairs", "why", box=SIMPLE_HEAD)
-        table.columns[2].justify = "right"
+        table = Table(box=SIMPLE_HEAD)
+        for title in ("asset", "partitions", "pairs"):
+            table.add_column(title, no_wrap=True, justify="right" if title == "pairs" else "left")
+        table.add_column("why", overflow="fold")
         lines = list(runs_of_same((pair.asset, pair.partition, pair.reason) for pair in found.pairs))
         for asset, partitions, words, count in lines[:_LINES_SHOWN]:
             table.add_row(asset, partitions, f"{count:,}", escape(words))

@@ -8,6 +8,7 @@ the days; `summary` has no partitions. `evens` and `sums` are one step; `weeks` 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -42,7 +43,7 @@ SQL = {
     "evens": "select partition_key, n from lake.shop.sales where n % 2 = 0 and partition_key in {keys}",
     "sums": "select k.partition_key, sum(e.n)::bigint as n from (select unnest({list}) as partition_key) k "
     "join lake.shop.evens e on e.partition_key::date between k.partition_key::date - 1 and k.partition_key::date "
-    "group by all",
+    "where e.partition_key in {reach} group by all",
     "weeks": "select strftime(date_trunc('week', partition_key::date), '%Y-%m-%d') as partition_key, "
     "sum(n)::bigint as n from lake.shop.sums group by all having partition_key in {keys}",
     "summary": "select sum(n)::bigint as n from lake.shop.weeks",
@@ -140,6 +141,13 @@ class Shop:
     def receipts(self, name: str) -> dict[str, Receipt]:
         return self.ledger.current(f"shop/{name}")
 
+    def event(self, name: str, partition: str) -> dg.AssetMaterialization:
+        """What the event log last recorded of a pair."""
+        wanted = dg.AssetRecordsFilter(key_of(name), asset_partitions=[partition] if partition else None)
+        (record,) = self.instance.fetch_materializations(wanted, limit=1).records
+        assert record.asset_materialization
+        return record.asset_materialization
+
     def ids(self) -> dict[str, dict[str, str]]:
         """The ids of all receipts, by asset and partition."""
         return {name: {key: one.id for key, one in self.receipts(name).items()} for name in CALENDARS}
@@ -200,6 +208,15 @@ class Shop:
             sold = pa.table([[day for day, _ in rows], pa.array([n for _, n in rows], pa.int64())], ["partition_key", "n"])
             self.warehouse.replace_partitions(TableName.of_key(key), keys, sold, commit)
             return
-        quoted = ", ".join(f"'{partition}'" for partition in partitions)
-        query = self.sql[name].format(keys=f"({quoted})", list=f"[{quoted}]")
+        reach = sorted({day for key in partitions for day in (key, _day_before(key))})
+        words = {"keys": _tuple(partitions), "list": str(list(partitions)), "reach": _tuple(reach)}
+        query = self.sql[name].format(**words)
         self.warehouse.replace_partitions(TableName.of_key(key), keys, lambda lake: lake.sql(query), commit)
+
+
+def _tuple(keys: list[str]) -> str:
+    return f"({', '.join(map(repr, keys))})"
+
+
+def _day_before(key: str) -> str:
+    return (date.fromisoformat(key) - timedelta(days=1)).isoformat() if key else key
