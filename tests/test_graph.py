@@ -4,15 +4,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from platform_assets.operations.graph import Graph
+from platform_assets.operations.graph import Graph, Node, workspace_graph
 from platform_assets.partition_checker.reconcile import HEALTH
 from platform_assets.teams import TEAMS
 from resources.dbt import Dbt
-from resources.environment import Environment
+from resources.environment import Environment, SettingError
+from resources.ledger import Ledger
+from resources.warehouse import Warehouse
 from tests.locations import SNAPSHOT, described, specs
 
 pytestmark = pytest.mark.xdist_group("definitions")
@@ -99,6 +102,73 @@ def test_every_built_asset_waits_for_its_whole_upstream(locations: Mapping[str, 
                 condition = spec.automation_condition
                 assert condition is not None, spec.key
                 assert condition.get_label() == "when upstream complete", spec.key
+
+
+def test_every_built_asset_refuses_by_name_what_it_lacks_before_anything_is_written(
+    locations: Mapping[str, dg.Definitions], shared_environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADWATER_HOME", str(shared_environment.home))
+    graph = Graph.of(locations)
+    with dg.DagsterInstance.ephemeral() as instance:
+        for node in graph.built:
+            if node.key == HEALTH:
+                continue
+            said = _refusal(locations[node.location or ""], node, instance)
+            if all(graph.nodes[key].location is None for key in node.deps):
+                assert f"dt={node.pairs[-1] or 'full'} does not exist. Have the upstream system deliver" in said
+            else:
+                assert f"refused to build {node.name}: " in said
+                assert any(f"\n{graph.nodes[key].name}" in said for key in node.deps), said
+                assert "headwater recover" in said
+    assert Warehouse.of(shared_environment).tables() == []
+    assert Ledger.of(shared_environment).standings() == {}
+    assert not (shared_environment.dbt_target / "runs").exists(), "dbt was started"
+
+
+def _refusal(location: dg.Definitions, node: Node, instance: dg.DagsterInstance) -> str:
+    """What the step of an asset says when its last pair is to be built."""
+    run = location.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=instance,
+        asset_selection=[node.key],
+        partition_key=node.pairs[-1] or None,
+        raise_on_error=False,
+    )
+    (event,) = [event for event in run.all_events if event.is_step_failure]
+    assert event.step_failure_data.error
+    return event.step_failure_data.error.message
+
+
+def test_the_graph_that_a_run_worker_finds_kept_is_the_one_of_the_definitions(
+    locations: Mapping[str, dg.Definitions],
+    shared_environment: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("HEADWATER_HOME", str(shared_environment.home))
+    loaded = Graph.of(locations)
+    for _ in range(2):
+        kept = workspace_graph(tmp_path)
+        assert list(kept.nodes) == list(loaded.nodes)
+        assert all(kept.nodes[key] == node for key, node in loaded.nodes.items())
+    assert [file.name for file in tmp_path.iterdir()] == ["graph.json"]
+
+
+def test_a_location_that_does_not_load_keeps_the_assets_that_it_had(
+    locations: Mapping[str, dg.Definitions],
+    shared_environment: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("HEADWATER_HOME", str(shared_environment.home))
+    before = workspace_graph(tmp_path)
+    file = tmp_path / "graph.json"
+    file.write_text(file.read_text().replace('"signature": "', '"signature": "older '))
+    # Without its settings no location can be loaded.
+    monkeypatch.setenv("HEADWATER_THREADS", "many")
+    assert workspace_graph(tmp_path).nodes == before.nodes
+    file.unlink()
+    with pytest.raises(SettingError, match="HEADWATER_THREADS"):
+        workspace_graph(tmp_path)
 
 
 def test_no_key_is_declared_twice(locations: Mapping[str, dg.Definitions]) -> None:

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.xdist_group("recovery")
 WEEK = "2017-12-04..2017-12-10"
 SCALE = 0.02
 PATIENCE_SECONDS = 300
-KILLS = 12
+KILLS = 8
 SERVICES = ("dagster_webserver", "operations.daemon", "code-server", "dagster._cli", "grpc")
 
 Receipts = dict[str, dict[str, str]]
@@ -176,7 +176,7 @@ def test_a_recovery_under_repeated_kills_ends_like_an_undisturbed_one(platform: 
     with pytest.raises(RecoveryRefused, match=plan.id):
         launch(other, platform.inspector(), platform.client)
     killed: list[str] = []
-    deadline = time.monotonic() + 2 * PATIENCE_SECONDS
+    deadline = time.monotonic() + 3 * PATIENCE_SECONDS
     while platform.left(plan):
         assert time.monotonic() < deadline, f"not done after {len(killed)} kills: {platform.left(plan)[:5]}"
         time.sleep(chance.uniform(0.5, 4.0))

@@ -56,7 +56,7 @@ def instance_settings(environment: Environment) -> dict[str, Any]:
             "class": "WarmRunLauncher",
             "config": {"workers": str(environment.dagster_home / "workers")},
         },
-        "run_monitoring": {"enabled": True, "start_timeout_seconds": 180, "poll_interval_seconds": 10},
+        "run_monitoring": {"enabled": True, "start_timeout_seconds": 60, "poll_interval_seconds": 10},
         # A run whose worker was killed starts again by itself; one that failed on its merits does not.
         "run_retries": {"enabled": True, "max_retries": 3, "retry_on_asset_or_op_failure": False},
         "sensors": {"use_threads": True, "num_workers": 2},

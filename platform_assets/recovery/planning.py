@@ -53,6 +53,7 @@ def make_plan(
     created_at: datetime | None = None,
     durations: Durations | None = None,
     contained: Set[str] = frozenset(),
+    existing: Mapping[str, BoolArray] | None = None,
 ) -> Plan:
     """The roots that we build and every pair downstream of a root, each with its reason.
 
@@ -63,6 +64,8 @@ def make_plan(
         created_at: now, unless given.
         durations: past seconds per run of each asset, for the estimate.
         contained: assets whose own roots concern nobody who reads them, as when a column was added.
+        existing: by asset, the pairs that were ever built: of what depends on a root only these are rebuilt. All of
+            them, unless given.
 
     An immutable pair is refused, and what reads it is not affected through it. It limits what we build: a pair that
     an upstream system delivers is what it is, however old.
@@ -71,7 +74,7 @@ def make_plan(
         ValueError: the graph is out of order, has a cycle or does not fit its requirements; a root is not in it.
     """
     _validate(graph)
-    causes = _Causes(graph, roots, contained)
+    causes = _Causes(graph, roots, contained, existing or {})
     chosen: list[tuple[PlannedAsset, Selection]] = []
     refusals: list[Selection] = []
     for asset in graph:
@@ -165,8 +168,13 @@ class _Causes:
     """What has changed so far, and why anything else does."""
 
     def __init__(
-        self, graph: Sequence[PlannedAsset], roots: Mapping[str, Mapping[str, str]], contained: Set[str]
+        self,
+        graph: Sequence[PlannedAsset],
+        roots: Mapping[str, Mapping[str, str]],
+        contained: Set[str],
+        existing: Mapping[str, BoolArray],
     ) -> None:
+        self.existing = existing
         self.contained = contained
         self.assets = {asset.key: asset for asset in graph}
         self.order = {asset.key: number for number, asset in enumerate(graph)}
@@ -193,6 +201,9 @@ class _Causes:
         for upstream, requirement in asset.requirements.items():
             if upstream != asset.key and self.followed[upstream].any():
                 behind |= requirement.affected(self.followed[upstream])
+        possible = self.existing.get(asset.key)
+        if possible is not None:
+            behind &= possible
         reached = given | behind
         limit = asset.immutable_before
         immutable = np.zeros_like(reached)
@@ -201,7 +212,8 @@ class _Causes:
         itself = asset.requirements.get(asset.key)
         changed = reached & ~immutable
         while itself is not None:
-            reached = reached | itself.affected(changed)
+            following = itself.affected(changed)
+            reached = reached | (following if possible is None else following & possible)
             if (changed == (reached & ~immutable)).all():
                 break
             changed = reached & ~immutable

@@ -5,7 +5,7 @@ depends on a root (`planning.py`), launching (`launching.py`).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import dagster as dg
 import numpy as np
@@ -16,7 +16,7 @@ from platform_assets.partition_checker.inspection import Inspector
 from platform_assets.partition_checker.states import STATES, Judged, State
 from platform_assets.recovery.code_changes import CodeChange
 from platform_assets.recovery.plan import Plan
-from platform_assets.recovery.planning import Durations, PlannedAsset, make_plan, remaining
+from platform_assets.recovery.planning import Durations, PlannedAsset, make_plan
 from platform_assets.spans import SelectionError, Span, assets_named
 
 _RUNS_TIMED = 200
@@ -55,19 +55,14 @@ class Situation:
             roots: why each is to be rebuilt.
             contained: assets whose change concerns no reader of what they held before.
         """
-        whole = make_plan(
+        return make_plan(
             planned_assets(self.graph),
             roots,
             environment=self.inspector.ledger.environment,
             durations=durations(self.inspector.instance),
             contained=frozenset(contained),
+            existing={name: found.facts.recorded for name, found in self.judged.items()},
         )
-
-        def never_built(asset: str, partition: str) -> bool:
-            facts = self.judged[asset].facts
-            return partition not in roots.get(asset, ()) and not facts.recorded[facts.place[partition]]
-
-        return replace(remaining(whole, never_built, durations(self.inspector.instance)), recovers=None)
 
     def rows_at_stake(self, plan: Plan) -> int:
         """The rows that the planned pairs hold now, by their receipts."""

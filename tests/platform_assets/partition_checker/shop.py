@@ -163,8 +163,13 @@ class Shop:
 
     def write(self, name: str, partition: str, numbers: list[int], run: str = "somebody") -> None:
         """Replace what the lake holds of a pair, past the Partition Checker."""
-        rows = pa.table({"partition_key": [partition] * len(numbers), "n": pa.array(numbers, pa.int64())})
-        self.warehouse.replace_partitions(TableName("shop", name), [partition], rows, Commit(run, f"shop/{name}"))
+        table = TableName("shop", name)
+        self.warehouse.replace_partitions(
+            table,
+            [partition] if partition else None,
+            _rows([(partition, number) for number in numbers], keyed=bool(partition)),
+            Commit(run, f"shop/{name}"),
+        )
 
     def declare(self, name: str, **declared: object) -> None:
         self.declared[name] = replace(self.declared.get(name, Completeness()), **declared)  # type: ignore[arg-type]
@@ -204,14 +209,18 @@ class Shop:
         keys = None if partitions == [""] else partitions
         commit = Commit(run, key.to_user_string())
         if name == "sales":
-            rows = [(day, number) for day in partitions for number in self.sales[day]]
-            sold = pa.table([[day for day, _ in rows], pa.array([n for _, n in rows], pa.int64())], ["partition_key", "n"])
+            sold = _rows([(day, number) for day in partitions for number in self.sales[day]])
             self.warehouse.replace_partitions(TableName.of_key(key), keys, sold, commit)
             return
         reach = sorted({day for key in partitions for day in (key, _day_before(key))})
         words = {"keys": _tuple(partitions), "list": str(list(partitions)), "reach": _tuple(reach)}
         query = self.sql[name].format(**words)
         self.warehouse.replace_partitions(TableName.of_key(key), keys, lambda lake: lake.sql(query), commit)
+
+
+def _rows(rows: list[tuple[str, int]], keyed: bool = True) -> pa.Table:
+    keys = {"partition_key": pa.array([key for key, _ in rows], pa.string())} if keyed else {}
+    return pa.table({**keys, "n": pa.array([number for _, number in rows], pa.int64())})
 
 
 def _tuple(keys: list[str]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import dagster as dg
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -327,6 +328,17 @@ def test_a_plan_fits_a_graph_in_which_what_it_rebuilds_needs_the_same() -> None:
     assert differences(plan, [RAW, STAGED, MART]) == ["team/total is no longer in the graph"]
     shorter = replace(STAGED, partitions=NAMES[:1], requirements={"feed/raw": Requirement.of([[0]], 4)})
     assert "team/staged@2017-01-02 no longer exists" in differences(plan, [RAW, shorter])[0]
+
+
+def test_what_was_never_built_is_left_out_unless_it_is_a_root() -> None:
+    existing = {"team/mart": np.array([True, False, True, True])}
+    roots = {"team/staged": {NAMES[0]: "lost", NAMES[1]: "missing"}}
+    plan = make_plan(CHAIN, roots, environment="prod", existing=existing)
+    assert [pair.partition for pair in plan.pairs if pair.asset == "team/mart"] == [NAMES[0]]
+    assert differences(plan, CHAIN) == []
+    wanted = {**roots, "team/mart": {NAMES[1]: "missing"}}
+    both = make_plan(CHAIN, wanted, environment="prod", existing=existing)
+    assert [pair.partition for pair in both.pairs if pair.asset == "team/mart"] == NAMES[:2]
 
 
 def test_a_contained_change_is_rebuilt_and_not_followed() -> None:
