@@ -148,8 +148,7 @@ def test_the_graph_that_a_run_worker_finds_kept_is_the_one_of_the_definitions(
     loaded = Graph.of(locations)
     for _ in range(2):
         kept = workspace_graph(tmp_path)
-        assert list(kept.nodes) == list(loaded.nodes)
-        assert all(kept.nodes[key] == node for key, node in loaded.nodes.items())
+        assert kept.nodes == loaded.nodes
     assert [file.name for file in tmp_path.iterdir()] == ["graph.json"]
 
 

@@ -62,7 +62,7 @@ class PartitionChecker(dg.ConfigurableResource["PartitionChecker"]):
         try:
             facts = admitted(inspector, asked)
         except NotVerified as refusal:
-            _show(inspector, refusal)
+            _show(inspector, context.run.run_id, refusal)
             raise dg.Failure(str(refusal), allow_retries=False) from refusal
         forced = {name: _forced(inspector.ledger, context.run, facts[name], pairs) for name, pairs in asked.items()}
         build = Build(context, inspector, facts, asked, forced)
@@ -112,7 +112,7 @@ def admitted(inspector: Inspector, asked: Mapping[str, BoolArray]) -> dict[str, 
     return facts
 
 
-def _show(inspector: Inspector, refusal: NotVerified) -> None:
+def _show(inspector: Inspector, run_id: str, refusal: NotVerified) -> None:
     """Let the refused pairs fail the check on their own asset, where these are lost or damaged."""
     refused: dict[str, dict[str, str]] = {}
     for pair in refusal.pairs:
@@ -120,7 +120,7 @@ def _show(inspector: Inspector, refusal: NotVerified) -> None:
             refused.setdefault(pair.asset, {})[pair.partition] = f"{pair.state}: {pair.reason}"
     for name, failing in refused.items():
         node = inspector.graph.named[name]
-        report(inspector.instance, verified_check(node.key, node.calendar), failing, looked_at=failing.keys())
+        report(inspector.instance, run_id, verified_check(node.key, node.calendar), failing, looked_at=failing.keys())
 
 
 def _first_words(error: BaseException) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from platform_assets.operations.graph import UNPARTITIONED, Graph, Node
 from platform_assets.partition_checker.requirements import BoolArray
-from platform_assets.partition_checker.states import Judged, PairState, State
+from platform_assets.partition_checker.states import Judged, PairState
 
 _PAIRS_SHOWN = 20
 
@@ -51,8 +51,7 @@ def refuse_unless_verified(
     wrong = [
         pair
         for name, pairs in needed.items()
-        for pair in judged[name].pairs(pairs & ~judged[name].verified)
-        if pair.state not in (State.LATE, State.MISSING) or not _all_go_on(graph, asked, name)
+        for pair in judged[name].pairs(pairs & ~judged[name].verified & ~_absent(judged[name], graph, asked))
     ]
     if wrong:
         raise NotVerified(list(asked), wrong)
@@ -61,6 +60,13 @@ def refuse_unless_verified(
 def named(asset: str, partition: str) -> str:
     """A pair as people read it: team/entity@partition, without the @ where the asset has no partitions."""
     return f"{asset}@{partition}" if partition != UNPARTITIONED else asset
+
+
+def _absent(judged: Judged, graph: Graph, asked: Mapping[str, BoolArray]) -> BoolArray:
+    """The pairs that are not there, if all who ask for them go on without a late one."""
+    if not _all_go_on(graph, asked, judged.facts.asset):
+        return np.zeros_like(judged.verified)
+    return ~judged.facts.recorded & ~judged.facts.is_stored
 
 
 def _all_go_on(graph: Graph, asked: Mapping[str, BoolArray], upstream: str) -> bool:

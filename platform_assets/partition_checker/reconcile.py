@@ -89,10 +89,10 @@ def reconcile(inspector: Inspector, run_id: str, adopts: bool = False) -> Reconc
             failing = not_verified(judged[node.name]) | {
                 key: f"{pair.state}: {pair.reason}" for key, pair in found.items() if pair.state is State.LOST
             }
-            verdicts += report(inspector.instance, verified_check(node.key, node.calendar), failing)
+            verdicts += report(inspector.instance, run_id, verified_check(node.key, node.calendar), failing)
             if "alert" in node.completeness.when_late.values():
                 late = waiting_for_late(inspector.graph, node, judged)
-                verdicts += report(inspector.instance, on_time_check(node.key, node.calendar), late)
+                verdicts += report(inspector.instance, run_id, on_time_check(node.key, node.calendar), late)
             restored += _restore(inspector, node, judged[node.name], logged)
         unhealthy += found.values()
     counts = Counter(pair.state for pair in unhealthy)

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Set
 
 import dagster as dg
 import numpy as np
+from dagster._core.events import DagsterEvent, DagsterEventType
+from dagster._core.instance.utils import RUNLESS_JOB_NAME
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from platform_assets.automation import VERIFIED
@@ -56,12 +58,17 @@ def waiting_for_late(graph: Graph, node: Node, judged: Mapping[str, Judged]) -> 
 
 
 def report(
-    instance: dg.DagsterInstance, check: dg.AssetCheckSpec, failing: Failing, looked_at: Set[str] | None = None
+    instance: dg.DagsterInstance,
+    run_id: str,
+    check: dg.AssetCheckSpec,
+    failing: Failing,
+    looked_at: Set[str] | None = None,
 ) -> int:
     """Report what is new: pairs that now fail, and pairs that failed and no longer do; returns how many.
 
     Args:
         instance: whose event log.
+        run_id: the run that looked: Dagster keeps one verdict of a check and partition for each run.
         check: which check.
         failing: the pairs that fail it now.
         looked_at: all pairs that were looked at; None: every pair of the asset.
@@ -74,7 +81,12 @@ def report(
     if news:
         targets = judged_materializations(instance, check.asset_key, None if news == [""] else news)
         for partition in news:
-            instance.report_runless_asset_event(evaluation(check, partition, failing.get(partition), targets))
+            event = DagsterEvent(
+                DagsterEventType.ASSET_CHECK_EVALUATION.value,
+                job_name=RUNLESS_JOB_NAME,
+                event_specific_data=evaluation(check, partition, failing.get(partition), targets),
+            )
+            instance.report_dagster_event(event, run_id)
     return len(news)
 
 

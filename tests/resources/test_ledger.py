@@ -319,6 +319,25 @@ def test_writers_at_the_same_time_lose_nothing(ledger: Ledger) -> None:
     assert ledger.attempts() == []
 
 
+def test_two_runs_that_build_the_same_pairs_at_the_same_time_leave_one_current_receipt_of_each(
+    ledger: Ledger,
+) -> None:
+    together = threading.Barrier(2, timeout=20)
+
+    def build(run: str) -> None:
+        for number in range(15):
+            keys = [f"{number}-{part}" for part in range(3)]
+            together.wait()
+            ledger.begin({NAME: keys}, run)
+            ledger.record([replace(DAY, partition=key, run_id=run) for key in keys])
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(build, ["run-1", "run-2"]))
+    found = ledger.standings()[NAME].partitions
+    assert len(found) == len(set(found)) == 45
+    assert ledger.attempts() == []
+
+
 def test_many_pairs_are_recorded_together(ledger: Ledger) -> None:
     many = [replace(DAY, partition=f"{number:05}") for number in range(2000)]
     ledger.begin({NAME: [receipt.partition for receipt in many]}, "run-1")

@@ -10,6 +10,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from platform_assets.automation import CUT_OFF
+from platform_assets.dbt_models.assets import together
 from platform_assets.definitions import build_defs
 from platform_assets.feed.delivery import deliver, select
 from platform_assets.partition_checker.checker import PartitionChecker
@@ -47,11 +49,14 @@ class Location:
         ).resolve_implicit_global_asset_job_def()
         self.instance = instance
 
-    def build(self, names: list[str], first: str | None = None, last: str | None = None) -> dg.ExecuteInProcessResult:
+    def build(
+        self, names: list[str], first: str | None = None, last: str | None = None, cut_off: bool = False
+    ) -> dg.ExecuteInProcessResult:
         span = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last or first}
+        tags = {key: value for key, value in span.items() if value} if first else {}
         return self.job.execute_in_process(
             instance=self.instance,
-            tags={key: value for key, value in span.items() if value} if first else {},
+            tags={**tags, CUT_OFF: "true"} if cut_off else tags,
             asset_selection=[dg.AssetKey(["commerce", name]) for name in names],
             raise_on_error=False,
         )
@@ -113,6 +118,25 @@ def test_rebuilding_one_day_replaces_only_that_days_files(location: Location) ->
     assert set(commits) == {(result.run_id, f"commerce/{name}") for name in DAILY}
 
 
+def test_lost_days_with_another_between_them_are_healed_by_one_run_that_leaves_the_other_alone(
+    location: Location,
+) -> None:
+    before, sums = location.files("baskets"), location.checksums()
+    for day in (DAYS[0], DAYS[2]):
+        Path(before[day]).unlink()
+    result = location.build(DAILY, DAYS[0], DAYS[2], cut_off=True)
+    assert result.success
+    after = location.files("baskets")
+    assert {day for day in DAYS if after[day] != before[day]} == {DAYS[0], DAYS[2]}
+    assert location.checksums() == sums
+    with location.warehouse.reader() as lake:
+        written = lake.execute(
+            "select commit_message from lake.snapshots() where author = ? and changes['tables_inserted_into'] is not null",
+            [result.run_id],
+        ).fetchall()
+    assert written == [("commerce/baskets",)], "dbt ran more than once, or built more than baskets"
+
+
 def test_a_run_parses_nothing_again(location: Location) -> None:
     with location.dbt.build(
         [
@@ -170,6 +194,12 @@ def test_a_model_whose_test_fails_is_not_recorded_and_holds_back_what_follows(lo
     location.warehouse.replace_partitions(raw, [DAYS[2]], good, Commit("mending", "commerce/raw_transactions"))
     location.adopt("commerce/raw_transactions", DAYS[2])
     assert location.build(["stg_commerce__transactions", *DAILY], DAYS[2]).success
+
+
+def test_assets_that_follow_each_other_with_equal_partitions_are_one_run_of_dbt() -> None:
+    one, two, three, four = (dg.AssetKey(["commerce", name]) for name in ("one", "two", "three", "four"))
+    wave = {one: DAYS, two: list(DAYS), three: DAYS[:1], four: DAYS}
+    assert list(together(wave)) == [([one, two], DAYS), ([three], DAYS[:1]), ([four], DAYS)]
 
 
 def test_unit_tests_of_the_models_pass(location: Location) -> None:

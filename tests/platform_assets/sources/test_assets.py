@@ -1,15 +1,19 @@
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import dagster as dg
 import pytest
 
+from platform_assets.automation import CUT_OFF
+from platform_assets.sources.arrival import find_arrivals, materialization, recorded_versions
 from platform_assets.sources.assets import DELIVERY, EXPECTATIONS, build_raw, build_sources, build_upstream
 from platform_assets.sources.catalogue import SOURCES
 from platform_assets.sources.declaration import Column, Source, expect
 from resources.environment import Environment
+from resources.ledger import Input, Ledger
 from resources.warehouse import TableName, Warehouse
 from tests.platform_assets.sources.conftest import SALES
 from tests.small_graph import checker_of
@@ -47,13 +51,15 @@ def instance() -> Iterator[dg.DagsterInstance]:
 def build(environment: Environment, warehouse: Warehouse, instance: dg.DagsterInstance) -> Build:
     """Materialize a raw table, for all days from the first to the last given."""
 
-    def run(source: Source, *days: str, lake: Warehouse = warehouse) -> dg.ExecuteInProcessResult:
+    def run(
+        source: Source, *days: str, lake: Warehouse = warehouse, tags: Mapping[str, str] = MappingProxyType({})
+    ) -> dg.ExecuteInProcessResult:
         definitions = definitions_of([source], lake)
         bounds = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
         return definitions.resolve_implicit_global_asset_job_def().execute_in_process(
             instance=instance,
             asset_selection=[source.raw_key],
-            tags=dict(zip(bounds, (days[0], days[-1]), strict=True)) if days else {},
+            tags={**(dict(zip(bounds, (days[0], days[-1]), strict=True)) if days else {}), **tags},
             raise_on_error=False,
         )
 
@@ -267,6 +273,52 @@ def test_a_failed_write_names_the_partitions_and_keeps_what_was_stored(
     assert "source commerce.sales: 3 accepted partitions, 2017-03-01 to 2017-03-03, were not stored" in message
     assert "intact" in message
     assert rows_in(warehouse, SALES) == {DAYS[0]: 3}
+
+
+def arrive(instance: dg.DagsterInstance, source: Source) -> None:
+    """Let the sensor's look at the landing zone record what has arrived."""
+    landing = Environment.current().landing
+    for arrival in find_arrivals([source], landing, lambda one: recorded_versions(instance, one), {}).arrivals:
+        instance.report_runless_asset_event(materialization(arrival))
+
+
+def test_a_receipt_names_the_delivery_that_was_read_and_a_refused_partition_has_failed(
+    build: Build, deliver: Any, sales_rows: Any, environment: Environment, instance: dg.DagsterInstance
+) -> None:
+    deliver(SALES, sales_rows(SALES, DAYS[0]), DAYS[0])
+    deliver(SALES, sales_rows(SALES, DAYS[1]), DAYS[1], marker=False)
+    run = build(SALES, *DAYS[:2])
+    ledger = Ledger.of(environment)
+    (receipt,) = ledger.current("commerce/raw_sales").values()
+    version = recorded(instance, SALES)[DAYS[0]]["upstream_data_version"].value
+    assert receipt.inputs == (Input("commerce/upstream_sales", DAYS[0], version, version),)
+    assert (receipt.rows, receipt.run_id) == (3, run.run_id)
+    (attempt,) = ledger.attempts()
+    assert (attempt.partition, attempt.run_id) == (DAYS[1], run.run_id)
+    assert "source commerce.sales: 1 partitions refused" in attempt.error
+
+
+def test_with_the_cut_off_a_delivery_that_is_as_it_was_is_confirmed_and_passes_its_checks_anew(
+    build: Build, deliver: Any, sales_rows: Any, environment: Environment, instance: dg.DagsterInstance
+) -> None:
+    for day in DAYS[:2]:
+        deliver(SALES, sales_rows(SALES, day), day)
+    arrive(instance, SALES)
+    assert build(SALES, *DAYS[:2]).success
+    deliver(SALES, sales_rows(SALES, DAYS[1], 5), DAYS[1])
+    arrive(instance, SALES)
+    run = build(SALES, *DAYS[:2], tags={CUT_OFF: "true"})
+    assert run.success
+    receipts = Ledger.of(environment).current("commerce/raw_sales")
+    assert {day: (one.reused, one.rows, one.run_id) for day, one in receipts.items()} == {
+        DAYS[0]: (True, 3, run.run_id),
+        DAYS[1]: (False, 5, run.run_id),
+    }
+    for name in (DELIVERY, EXPECTATIONS):
+        check = dg.AssetCheckKey(SALES.raw_key, name)
+        infos = instance.event_log_storage.get_asset_check_partition_info([check])
+        assert {info.partition_key: info.is_current for info in infos} == dict.fromkeys(DAYS[:2], True)
+        assert statuses(instance, SALES, name)[DAYS[0]] == (True, "the delivery is as it was")
 
 
 def test_the_code_version_changes_with_the_declared_columns_only() -> None:
