@@ -162,9 +162,7 @@ class Clean:
     def requested(self, at: datetime = LONG_AFTER) -> set[str]:
         # Calendars ask the clock unless this is told them too.
         with partition_loading_context(at):
-            found = dg.evaluate_automation_conditions(
-                self.defs, self.instance, cursor=self.cursor, evaluation_time=at
-            )
+            found = dg.evaluate_automation_conditions(self.defs, self.instance, cursor=self.cursor, evaluation_time=at)
         self.cursor = found.cursor
         return found.get_requested_partitions(CLEAN) - {None}
 

@@ -3,13 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pytest
 
 from resources.environment import Environment
 from resources.lake_catalog import DataFiles, LakeCatalog
 from resources.warehouse import Commit, LakeError, TableName, Warehouse
+from tests.lake_shell import run_sql
 
 SALES, SHOPS = TableName("commerce", "sales"), TableName("commerce", "shops")
 DAYS = ["2017-01-01", "2017-01-02", "2017-01-03"]
@@ -32,16 +32,6 @@ def rows_of(days: list[str], per_day: int = 4) -> pa.Table:
 
 def write(lake: Warehouse, days: list[str], run: str, per_day: int = 4) -> int:
     return lake.replace_partitions(SALES, days, rows_of(days, per_day), Commit(run, "commerce/sales")).snapshot
-
-
-def run_sql(lake: Warehouse, *statements: str) -> None:
-    """Change the lake from outside, as somebody with a DuckDB shell does."""
-    with duckdb.connect(config={"extension_directory": lake.extensions, "allow_unsigned_extensions": "true"}) as shell:
-        for extension in ("ducklake", "sqlite_scanner", "postgres_scanner"):
-            shell.load_extension(extension)
-        shell.execute(f"attach 'ducklake:{lake.catalog}' as lake (data_path '{lake.data}', data_inlining_row_limit 0)")
-        for statement in statements:
-            shell.execute(statement)
 
 
 def by_day(files: DataFiles) -> dict[str, tuple[int, int]]:

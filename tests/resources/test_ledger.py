@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -273,9 +274,13 @@ def test_a_launched_plan_is_remembered_with_its_backfills(ledger: Ledger) -> Non
 
 
 def test_a_launch_that_breaks_off_leaves_nothing(ledger: Ledger) -> None:
-    with pytest.raises(OSError, match="gone"), ledger.launching() as launches:
-        launches.add(PLAN, "one")
-        raise OSError("the web server is gone")
+    def breaks_off() -> None:
+        with ledger.launching() as launches:
+            launches.add(PLAN, "one")
+            raise OSError("the web server is gone")
+
+    with pytest.raises(OSError, match="gone"):
+        breaks_off()
     assert ledger.recovery("plan-1") is None
 
 
@@ -319,23 +324,28 @@ def test_writers_at_the_same_time_lose_nothing(ledger: Ledger) -> None:
     assert ledger.attempts() == []
 
 
-def test_two_runs_that_build_the_same_pairs_at_the_same_time_leave_one_current_receipt_of_each(
-    ledger: Ledger,
-) -> None:
-    together = threading.Barrier(2, timeout=20)
+def side_by_side(work: Callable[[str, str], None]) -> None:
+    """Let two runs do the same work at the same time, several times over."""
+    together = threading.Barrier(2, timeout=3)
 
-    def build(run: str) -> None:
+    def repeat(run: str) -> None:
         for number in range(15):
-            keys = [f"{number}-{part}" for part in range(3)]
             together.wait()
-            ledger.begin({NAME: keys}, run)
-            ledger.record([replace(DAY, partition=key, run_id=run) for key in keys])
+            work(run, f"2017-01-{number + 1:02}")
 
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(build, ["run-1", "run-2"]))
+        list(pool.map(repeat, ["run-1", "run-2"]))
+
+
+def test_two_runs_may_begin_the_same_pair_at_the_same_time(ledger: Ledger) -> None:
+    side_by_side(lambda run, key: ledger.begin({NAME: [key]}, run))
+    assert len(ledger.attempts()) == 15
+
+
+def test_two_runs_that_record_the_same_pair_at_the_same_time_leave_one_current_receipt(ledger: Ledger) -> None:
+    side_by_side(lambda run, key: ledger.record([replace(DAY, partition=key, run_id=run)]))
     found = ledger.standings()[NAME].partitions
-    assert len(found) == len(set(found)) == 45
-    assert ledger.attempts() == []
+    assert len(found) == len(set(found)) == 15
 
 
 def test_many_pairs_are_recorded_together(ledger: Ledger) -> None:

@@ -131,7 +131,8 @@ def test_lost_days_with_another_between_them_are_healed_by_one_run_that_leaves_t
     assert location.checksums() == sums
     with location.warehouse.reader() as lake:
         written = lake.execute(
-            "select commit_message from lake.snapshots() where author = ? and changes['tables_inserted_into'] is not null",
+            "select commit_message from lake.snapshots() "
+            "where author = ? and changes['tables_inserted_into'] is not null",
             [result.run_id],
         ).fetchall()
     assert written == [("commerce/baskets",)], "dbt ran more than once, or built more than baskets"

@@ -105,7 +105,7 @@ class Shop:
     def checker(self) -> PartitionChecker:
         locations: dict[str, list[dg.AssetsDefinition | dg.AssetSpec]] = {"shop": [], "other": []}
         for step in STEPS:
-            locations["other" if step in OTHER_LOCATION else "shop"].append(self._step(step))
+            locations["other" if step in OTHER_LOCATION else "shop"].append(self.step(step))
         return checker_of(self.environment, locations, warehouse=self.warehouse)
 
     @property
@@ -121,7 +121,9 @@ class Shop:
 
     def pairs(self, name: str) -> dict[str, PairState]:
         """How the pairs of an asset stand."""
-        return {pair.partition: pair for pair in self.inspector().judged({f"shop/{name}": None})[f"shop/{name}"].pairs()}
+        return {
+            pair.partition: pair for pair in self.inspector().judged({f"shop/{name}": None})[f"shop/{name}"].pairs()
+        }
 
     def pair(self, name: str, partition: str) -> PairState:
         return self.pairs(name)[partition]
@@ -174,19 +176,9 @@ class Shop:
     def declare(self, name: str, **declared: object) -> None:
         self.declared[name] = replace(self.declared.get(name, Completeness()), **declared)  # type: ignore[arg-type]
 
-    def _steps(self, names: tuple[str, ...]) -> list[dg.AssetsDefinition]:
-        return [self._step(step) for step, made in STEPS.items() if set(made) & set(names)]
+    def step(self, step: str) -> dg.AssetsDefinition:
+        """The assets of one step, as the attributes of the shop now say."""
 
-    def _spec(self, name: str) -> dg.AssetSpec:
-        return dg.AssetSpec(
-            key_of(name),
-            deps=[dg.AssetDep(key_of(upstream), partition_mapping=how) for upstream, how in NEEDS[name].items()],
-            partitions_def=CALENDARS[name],
-            code_version=self.code.get(name, "v1"),
-            metadata=self.declared.get(name, Completeness()).metadata,
-        )
-
-    def _step(self, step: str) -> dg.AssetsDefinition:
         @dg.multi_asset(
             name=step,
             specs=[self._spec(name) for name in STEPS[step]],
@@ -202,6 +194,18 @@ class Shop:
                 yield from build.outputs()
 
         return compute
+
+    def _steps(self, names: tuple[str, ...]) -> list[dg.AssetsDefinition]:
+        return [self.step(step) for step, made in STEPS.items() if set(made) & set(names)]
+
+    def _spec(self, name: str) -> dg.AssetSpec:
+        return dg.AssetSpec(
+            key_of(name),
+            deps=[dg.AssetDep(key_of(upstream), partition_mapping=how) for upstream, how in NEEDS[name].items()],
+            partitions_def=CALENDARS[name],
+            code_version=self.code.get(name, "v1"),
+            metadata=self.declared.get(name, Completeness()).metadata,
+        )
 
     def _compute(self, key: dg.AssetKey, partitions: list[str], run: str) -> None:
         name = key.path[-1]

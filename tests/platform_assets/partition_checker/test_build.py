@@ -21,6 +21,7 @@ from resources.environment import Environment
 from resources.lake_catalog import LakeCatalog
 from resources.ledger import Input, Ledger, Receipt, schema_columns
 from resources.warehouse import TableName, Warehouse
+from tests.lake_shell import run_sql
 from tests.platform_assets.partition_checker.columns import NOTHING, Known, facts_of
 from tests.platform_assets.partition_checker.shop import DAYS, Shop
 
@@ -71,7 +72,9 @@ def needed(name: str, key: str) -> list[Pair]:
     """The upstream pairs of a pair, found one by one."""
     at = KEYS.index(key)
     return [
-        (upstream, KEYS[day]) for upstream, lookback in NEEDS[name].items() for day in range(max(0, at - lookback), at + 1)
+        (upstream, KEYS[day])
+        for upstream, lookback in NEEDS[name].items()
+        for day in range(max(0, at - lookback), at + 1)
     ]
 
 
@@ -228,10 +231,7 @@ def settled(rehearsal: Rehearsal) -> set[Pair]:
     """The pairs that have a receipt of this very run."""
     run = rehearsal.context.run.run_id
     return {
-        (name, key)
-        for name in STEP
-        for key, receipt in rehearsal.ledger.current(name).items()
-        if receipt.run_id == run
+        (name, key) for name in STEP for key, receipt in rehearsal.ledger.current(name).items() if receipt.run_id == run
     }
 
 
@@ -272,7 +272,7 @@ def test_computed_is_what_has_changed_or_is_not_intact_or_forced_and_all_that_wa
 
     def rehearse(context: dg.AssetExecutionContext) -> None:
         @settings(
-            max_examples=25,
+            max_examples=20,
             deadline=None,
             phases=[Phase.explicit, Phase.generate],
             suppress_health_check=[HealthCheck.too_slow],
@@ -318,9 +318,7 @@ def test_a_pair_that_reads_its_own_assets_day_before_names_the_receipt_that_this
 
     def add_up(context: dg.AssetExecutionContext) -> None:
         ledger = Ledger.of(environment)
-        inspector = Inspector(
-            Graph.joined([node]), ledger, LakeCatalog(Warehouse.of(environment)), context.instance
-        )
+        inspector = Inspector(Graph.joined([node]), ledger, LakeCatalog(Warehouse.of(environment)), context.instance)
         facts = {"team/a": facts_of("team/a", dict.fromkeys(KEYS, NOTHING))}
         everything = {"team/a": np.ones(len(KEYS), np.bool_)}
         build = Build(context, inspector, facts, everything, everything)
@@ -410,8 +408,7 @@ def test_a_pair_whose_file_is_gone_is_computed_again_with_the_same_receipt(built
 
 def test_a_dropped_table_is_computed_again_with_the_same_receipts(built: Shop) -> None:
     before, sums = built.ids(), built.checksums()
-    with built.warehouse._attached() as lake:
-        lake.execute("drop table lake.shop.evens")
+    run_sql(built.warehouse, "drop table lake.shop.evens")
     assert built.build("evens", "sums", tags=CUT).success
     assert built.computed == [f"evens@{day}" for day in DAYS]
     assert (built.ids(), built.checksums(), built.wrong()) == (before, sums, {})

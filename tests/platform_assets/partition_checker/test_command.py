@@ -113,7 +113,10 @@ def test_stored_pairs_are_adopted_on_request_and_a_deep_check_reads_them(prepare
     ("arguments", "said"),
     [
         (["commerce/raw_product"], "no asset is called 'commerce/raw_product'; did you mean commerce/raw_products"),
-        (["commerce/raw_transactions", "--partitions", "2019-01-01"], "its partitions run from 2017-01-01 to 2017-12-31"),
+        (
+            ["commerce/raw_transactions", "--partitions", "2019-01-01"],
+            "its partitions run from 2017-01-01 to",
+        ),
         (["--partitions", "2017-03-02..2017-03-01"], "ends before it begins"),
         ([PRODUCTS, "--partitions", "2017-03-01"], "has no partitions: leave 2017-03-01 out"),
     ],

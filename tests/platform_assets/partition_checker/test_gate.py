@@ -1,4 +1,4 @@
-"""The gate asks for just the upstream pairs that a step cannot do without, and names each that it may not build upon."""
+"""The gate asks for just the upstream pairs that a step cannot do without, and names each it may not build upon."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -144,7 +144,9 @@ def test_what_is_verified_passes_whatever_else_the_same_asset_lacks() -> None:
 def test_a_refusal_names_each_pair_its_state_and_reason_and_the_commands_that_heal_it() -> None:
     wrong = {KEYS[1]: Known(stored=2), KEYS[2]: LATE, KEYS[9]: LATE}
     said = refusal(graph(), wrong, clean=set(KEYS[:5])).splitlines()
-    assert said[0] == "refused to build shop/clean: 2 of the upstream pairs needed are not verified. Nothing was changed."
+    assert (
+        said[0] == "refused to build shop/clean: 2 of the upstream pairs needed are not verified. Nothing was changed."
+    )
     assert said[1] == f"shop/sales@{KEYS[1]} is short: its receipt says 3 rows, storage has 2"
     assert said[2] == f"shop/sales@{KEYS[2]} is late: it was expected by now and was never built"
     assert "headwater plan --unhealthy -o plan.json" in said[3]

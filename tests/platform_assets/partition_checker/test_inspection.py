@@ -19,6 +19,7 @@ from platform_assets.partition_checker.states import Judged, PairState, State
 from resources.lake_catalog import LakeCatalog
 from resources.ledger import Input, LedgerError, Receipt
 from resources.warehouse import LakeError
+from tests.lake_shell import run_sql
 from tests.platform_assets.partition_checker.shop import DAYS, Shop, key_of
 
 DAY, NEXT = DAYS[3], DAYS[4]
@@ -46,8 +47,7 @@ def test_a_truncated_file_makes_its_pair_short_and_is_named_with_its_bytes(built
 
 
 def test_a_dropped_table_makes_all_its_pairs_lost(built: Shop) -> None:
-    with built.warehouse._attached() as lake:
-        lake.execute("drop table lake.shop.evens")
+    run_sql(built.warehouse, "drop table lake.shop.evens")
     assert built.wrong() == {f"evens@{day}": "lost" for day in DAYS}
     assert built.pair("evens", DAY).reason == "recorded, but storage has nothing of it"
 
@@ -270,13 +270,11 @@ def test_of_several_damaged_files_of_a_pair_the_one_that_is_gone_counts(shop: Sh
 
 def test_a_view_is_there_for_a_pair_that_was_recorded_as_long_as_it_exists(shop: Shop) -> None:
     stand = Stand(shop, "view")
-    with shop.warehouse._attached() as lake:
-        lake.execute("create schema lake.shop; create view lake.shop.model as select 1 as n")
+    run_sql(shop.warehouse, "create schema lake.shop", "create view lake.shop.model as select 1 as n")
     assert stand.pair.state is State.MISSING
     stand.record()
     assert stand.pair == PairState("shop/model", "", State.VERIFIED, None)
-    with shop.warehouse._attached() as lake:
-        lake.execute("drop view lake.shop.model")
+    run_sql(shop.warehouse, "drop view lake.shop.model")
     assert stand.pair.state is State.LOST
 
 

@@ -1,5 +1,6 @@
 """Event log, receipts and storage are compared; what is found is shown where it was lost, once, until it is healed."""
 
+import uuid
 from collections.abc import Mapping
 
 import dagster as dg
@@ -24,7 +25,7 @@ PAIRS = 3 * len(DAYS) + 2 + 1
 
 
 def reconciled(shop: Shop, adopts: bool = False) -> Reconciliation:
-    return reconcile(shop.inspector(), "reconciling", adopts)
+    return reconcile(shop.inspector(), f"reconciling-{uuid.uuid4()}", adopts)
 
 
 @pytest.fixture
@@ -177,13 +178,13 @@ def test_stored_pairs_without_a_receipt_are_adopted_on_request_only(logged: Shop
     found = reconciled(logged, adopts=True)
     assert (found.adopted, found.unhealthy) == (2, [])
     assert verdicts(logged, "evens")[-2:] == [(DAY, True, None), (NEXT, True, None)]
-    assert logged.receipts("evens")[DAY].run_id == "reconciling"
+    assert logged.receipts("evens")[DAY].run_id.startswith("reconciling")
 
 
 def materialized(shop: Shop, config: Mapping[str, object] | None = None) -> dg.ExecuteInProcessResult:
     """Run the asset that reconciles, over the shop and itself."""
     health = list(build_reconciliation().assets or [])
-    steps = [shop._step(step) for step in STEPS]
+    steps = [shop.step(step) for step in STEPS]
     checker = checker_of(shop.environment, {"platform_assets": health, "shop": steps}, warehouse=shop.warehouse)
     return dg.materialize(
         health,
@@ -218,15 +219,18 @@ def test_the_asset_lists_the_unhealthy_pairs_in_the_lake_and_counts_them(logged:
 def test_the_check_can_be_run_by_hand_for_some_partitions(logged: Shop) -> None:
     logged.file("evens", DAY).unlink()
     assets = dg.Definitions(
-        [logged._step(step) for step in STEPS], resources={"warehouse": logged.warehouse, "checker": logged.checker}
+        [logged.step(step) for step in STEPS], resources={"warehouse": logged.warehouse, "checker": logged.checker}
     )
     checks = dg.Definitions.merge(assets, build_partition_health("shop", assets))
     assert {key.asset_key for key in checks.resolve_asset_graph().asset_check_keys} == {key_of(n) for n in CALENDARS}
     job = dg.define_asset_job("by_hand", dg.AssetSelection.checks(dg.AssetCheckKey(key_of("evens"), VERIFIED)))
-    done = dg.Definitions.merge(checks, dg.Definitions(jobs=[job])).resolve_job_def("by_hand").execute_in_process(
-        instance=logged.instance,
-        tags={"dagster/asset_partition_range_start": DAY, "dagster/asset_partition_range_end": NEXT},
+    done = (
+        dg.Definitions.merge(checks, dg.Definitions(jobs=[job]))
+        .resolve_job_def("by_hand")
+        .execute_in_process(
+            instance=logged.instance,
+            tags={"dagster/asset_partition_range_start": DAY, "dagster/asset_partition_range_end": NEXT},
+        )
     )
     found = {one.partition: one.passed for one in done.get_asset_check_evaluations()}
     assert found == {DAY: False, NEXT: True}
-
