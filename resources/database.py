@@ -12,8 +12,8 @@ from typing import Any
 import sqlalchemy as db
 
 _BUSY_SECONDS = 60
-_CREATION = 4_731_902
-"""Key of the PostgreSQL advisory lock under which tables are created."""
+_CREATION, _WRITING = 4_731_902, 4_731_903
+"""Keys of the PostgreSQL advisory locks under which tables are created, and written to."""
 
 
 @contextmanager
@@ -26,6 +26,9 @@ def transaction(uri: str, tables: db.MetaData, writes: bool) -> Iterator[db.Conn
     engine = _engine(uri)
     _create(uri, tables)
     with engine.connect().execution_options(writes=writes) as connection, connection.begin():
+        if writes and connection.dialect.name == "postgresql":
+            # One writer at a time, as SQLite has it: two that replace the same rows would leave both of theirs.
+            connection.execute(db.select(db.func.pg_advisory_xact_lock(_WRITING)))
         yield connection
 
 

@@ -289,8 +289,6 @@ class Ledger(dg.ConfigurableResource["Ledger"]):
     def launching(self) -> Iterator["Launches"]:
         """Hold the list of launched recoveries: nobody else launches one meanwhile, on any machine."""
         with self._transaction(writes=True) as connection:
-            if connection.dialect.name == "postgresql":
-                connection.execute(db.text("lock table headwater_recoveries in exclusive mode"))
             yield Launches(connection, self.environment)
 
     def recovery(self, plan_id: str) -> Recovery | None:
