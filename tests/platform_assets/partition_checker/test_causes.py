@@ -83,12 +83,6 @@ def test_a_failed_pair_is_named_with_its_message(built: Shop) -> None:
     assert line.startswith(f"evens@{DAY} is failed: run {run.run_id} failed: ")
 
 
-def test_an_outdated_pair_whose_input_has_lost_its_receipt_names_that_input(built: Shop) -> None:
-    built.ledger.forget("shop/evens", [DAY])
-    found = [line.partition(" ")[0] for line in chain(built, "sums", DAY)]
-    assert found == [f"sums@{DAY}", f"evens@{DAY}"]
-
-
 @pytest.mark.parametrize("name", ["summary", "weeks"])
 def test_pairs_of_other_calendars_and_locations_are_followed_too(built: Shop, name: str) -> None:
     built.sales[DAY].append(8)

@@ -86,13 +86,6 @@ def test_a_column_that_the_table_gained_since_does_not_count(built: Shop) -> Non
     assert wrong(deep(built.inspector(), "evens")) == {}
 
 
-def test_inputs_that_were_edited_are_found_by_computing_their_digest_anew(built: Shop) -> None:
-    edit = "update headwater_receipts set inputs = '[]' where asset = 'shop/evens' and partition = :day"
-    with db.create_engine(built.environment.ledger_uri).begin() as connection:
-        connection.execute(db.text(edit), {"day": DAY})
-    assert wrong(deep(built.inspector(), "evens")) == {DAY: State.UNRECORDED}
-
-
 def test_files_outside_the_lake_are_read_too(shop: Shop, tmp_path: Path) -> None:
     file = tmp_path / "model.txt"
     file.write_text("tree")
