@@ -275,3 +275,20 @@ def test_a_pair_that_waits_is_not_asked_for_however_late_the_other_is(
     clean = Clean(instance, when_late={"shop/weather": policy})
     clean.arrive(SALES, *WEEK_OF_DAYS)
     assert clean.requested() == set()
+
+
+@pytest.mark.xfail(strict=True, reason="known bug: in_latest_time_window does not say when a pair is late")
+@pytest.mark.parametrize(
+    ("hours", "late_at"),
+    [(6.0, datetime(2017, 1, 8, 6, tzinfo=UTC)), (30.0, datetime(2017, 1, 9, 6, tzinfo=UTC))],
+)
+def test_a_pair_that_goes_on_waits_until_the_other_is_late_and_no_longer(
+    instance: dg.DagsterInstance, hours: float, late_at: datetime
+) -> None:
+    clean = Clean(instance, when_late={"shop/weather": "go_on"}, late_after_hours=hours)
+    assert clean.requested(NEXT_MORNING) == set()
+    clean.arrive(SALES, DAY)
+    assert clean.requested(NEXT_MORNING + timedelta(minutes=1)) == set()
+    assert clean.requested(late_at - timedelta(minutes=1)) == set()
+    assert clean.requested(late_at + timedelta(minutes=1)) == {DAY}
+    assert clean.requested(late_at + timedelta(minutes=2)) == set()
