@@ -3,12 +3,12 @@
 Belongs here: conditions and the constants that pace them. Not here: which asset uses which (its factory says so).
 """
 
-from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 
 from platform_assets.completeness import Completeness, completeness_of
+from platform_assets.lateness import PartitionEndedCondition
 
 LABEL = "when upstream complete"
 VERIFIED = "verified"
@@ -87,8 +87,7 @@ def _upstream_is_complete(spec: dg.AssetSpec, declared: Completeness) -> dg.Auto
 
 
 def _missing_and_not_late(declared: Completeness) -> dg.AutomationCondition[Any]:
-    due_after = timedelta(hours=declared.late_after_hours)
-    return dg.AutomationCondition.missing() & dg.AutomationCondition.in_latest_time_window(due_after)
+    return dg.AutomationCondition.missing() & ~PartitionEndedCondition(hours=declared.late_after_hours)
 
 
 def automation_sensor(location: str) -> dg.AutomationConditionSensorDefinition:

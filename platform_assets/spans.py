@@ -26,16 +26,16 @@ class Span:
 
     @classmethod
     def of(cls, text: str) -> "Span":
-        """Read `A..B`, or `A` alone.
+        """Read `A..B`, or `A` alone. Keys that are no dates may be in any order; their calendar tells.
 
         Raises:
-            SelectionError: it ends before it begins, or a bound is missing.
+            SelectionError: dates end before they begin, or a bound is missing.
         """
         first, dots, last = text.partition("..")
         last = last if dots else first
         if not first or not last:
             raise SelectionError(f"{text!r} is no range of partitions: give one key, or two as 2017-03-01..2017-03-31")
-        if last < first[: len(last)]:
+        if first[0].isdigit() and last < first[: len(last)]:
             raise SelectionError(f"{text!r} ends before it begins; give the earlier key first")
         return cls(first, last)
 
@@ -100,7 +100,7 @@ def pair_named(graph: Graph, text: str) -> tuple[Node, str]:
     (node,) = assets_named(graph, [name]) if "/" in name or "." in name else (None,)
     if node is None:
         raise SelectionError(f"{text!r} is no pair; name one as team/entity@partition")
-    if node.calendar is not None and not at:
+    if node.calendar is not None and not partition:
         raise SelectionError(f"{name} has partitions: name one, as {name}@{node.pairs[-1]}")
     if partition not in node.pairs:
         raise SelectionError(_outside(node, Span(partition, partition)))

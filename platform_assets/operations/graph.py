@@ -96,8 +96,9 @@ class Graph:
         for node in nodes.values():
             for key in node.deps.keys() - nodes.keys():
                 raise ValueError(f"{node.key.to_user_string()} depends on {key.to_user_string()}, declared nowhere")
-        order = TopologicalSorter({key: node.deps.keys() - {key} for key, node in nodes.items()}).static_order()
-        return cls({key: nodes[key] for key in order})
+        # Sorted, so that equal graphs have one order, in whatever order their assets were found.
+        before = {key: sorted(nodes[key].deps.keys() - {key}) for key in sorted(nodes)}
+        return cls({key: nodes[key] for key in TopologicalSorter(before).static_order()})
 
     @classmethod
     def of_workspace(cls) -> "Graph":

@@ -25,6 +25,7 @@ from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClass, serialize_value
 from dagster._serdes.config_class import ConfigurableClassData
 
+from platform_assets import lateness  # noqa: F401  (every process with our instance can then read our conditions)
 from resources import dbt_server
 
 PRELOADED = (

@@ -10,7 +10,7 @@ event that the web UI shows. A worker killed in between leaves data that the nex
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +34,8 @@ from resources.warehouse import Commit, TableName
 
 Metadata = Mapping[str, Mapping[str, Any]]
 """What to show of each partition besides its receipt."""
+
+_OF_THE_TABLE = ("dagster/column_schema", "dagster/column_lineage", "dagster/row_count")
 
 
 class Build:
@@ -105,29 +107,25 @@ class Build:
     def record(self, key: dg.AssetKey, kept: Mapping[str, Kept], metadata: Metadata | None = None) -> None:
         """Leave a receipt for each partition of `kept` ("" without partitions), then the events of the catalog."""
         name = "/".join(key.path)
-        receipts = [
-            Receipt(
+
+        def receipt(partition: str) -> Receipt:
+            return Receipt(
                 asset=name,
                 partition=partition,
                 code_version=self._nodes[name].code_version or "",
                 inputs=self._inputs(name, partition),
                 environment=self._ledger.environment,
                 run_id=self.context.run.run_id,
-                **vars(found),
+                **vars(kept[partition]),
             )
-            for partition, found in kept.items()
-        ]
-        self._settle(name, receipts, metadata or {})
+
+        self._settle(name, kept, receipt, metadata or {})
 
     def record_table(self, key: dg.AssetKey, partitions: Sequence[str], metadata: Metadata | None = None) -> None:
         """`record` what the lake now holds of a table."""
-        name = "/".join(key.path)
         kept = kept_in_table(self.catalog, key, partitions)
-        for columns, older in self._with_fewer_columns(name, kept).items():
-            before = kept_in_table(self.catalog, key, list(older), columns)
-            for partition, receipt in older.items():
-                if before[partition].checksum == receipt.checksum:
-                    kept[partition] = replace(kept[partition], extends=receipt.read_as)
+        for partition, extended in self._extended(key, kept).items():
+            kept[partition] = replace(kept[partition], extends=extended)
         whole = sum(int(files.rows.sum()) for files in self.catalog.files([TableName.of_key(key)]).values())
         last = {"dagster/row_count": whole, **(metadata or {}).get(partitions[-1], {})}
         self.record(key, kept, {**(metadata or {}), partitions[-1]: last})
@@ -178,9 +176,9 @@ class Build:
         undecided = np.zeros_like(open_)
         for upstream, requirement in self._within(name):
             undecided |= requirement.affected(self._open(upstream) & ~self._foreseen[upstream])
-        intact = presence(facts).verified & facts.same_code
+        intact = presence(facts).verified & (facts.same_code | facts.frozen)
         intact[list(facts.failed)] = False
-        changed = inputs_changed(facts, self._facts, self._requirements[name])
+        changed = inputs_changed(facts, self._facts, self._requirements[name]) & ~facts.frozen
         certain = open_ & (self._forced[name] | ~intact | (changed & ~undecided))
         return certain, open_ & ~certain & ~undecided
 
@@ -191,7 +189,7 @@ class Build:
         facts = self._facts[name]
         for partition in self._keys(name, pairs):
             at, kept = facts.place[partition], self._view(name, partition)
-            facts.contents[at] = digest(kept.rows, kept.checksum, kept.schema)
+            facts.contents[at] = _content(kept)
             facts.marks[at] = mark_of(name, partition, facts.contents[at])
         self._foreseen[name] |= pairs
 
@@ -221,41 +219,72 @@ class Build:
         self._ledger.begin({"/".join(key.path): keys for key, keys in wave.items()}, self.context.run.run_id)
 
     def _confirm(self, name: str, pairs: BoolArray) -> None:
-        """Record pairs again that need not be computed, with the receipts of what they would read now."""
-        receipts = [
-            replace(
-                receipt,
-                inputs=self._inputs(name, key),
+        """Record pairs again that need not be computed, with the receipts of what they would read now.
+
+        An immutable pair of which code or inputs have changed keeps its receipt, which says what it was built from.
+        """
+        facts = self._facts[name]
+        behind = inputs_changed(facts, self._facts, self._requirements[name]) | ~facts.same_code
+        known = self._ledger.current(name, self._keys(name, pairs))
+
+        def receipt(partition: str) -> Receipt:
+            return replace(
+                known[partition],
+                inputs=self._inputs(name, partition),
                 run_id=self.context.run.run_id,
                 recorded_at=time.time(),
                 reused=True,
             )
-            for key, receipt in self._ledger.current(name, self._keys(name, pairs)).items()
-        ]
-        self._settle(name, receipts, {})
+
+        left, confirmed = self._keys(name, pairs & behind), self._keys(name, pairs & ~behind)
+        if left:
+            self._settled[name] |= pairs & behind
+            why = {"computed": "no: it is immutable", **self._shown_before(name)}
+            self._show(name, [known[key] for key in left], dict.fromkeys(left, why))
+        if confirmed:
+            self._settle(name, confirmed, receipt, {confirmed[-1]: self._shown_before(name)})
+
+    def _shown_before(self, name: str) -> Mapping[str, Any]:
+        """What the catalog shows of the table as a whole: it takes that from the last event, whatever that says."""
+        event = self.context.instance.get_latest_materialization_event(self._nodes[name].key)
+        shown = event.asset_materialization.metadata if event and event.asset_materialization else {}
+        return {entry: shown[entry] for entry in _OF_THE_TABLE if entry in shown}
 
     def _inputs(self, name: str, partition: str) -> tuple[Input, ...]:
         return inputs_of(self._facts, self._requirements[name], name, partition)
 
-    def _with_fewer_columns(self, name: str, kept: Mapping[str, Kept]) -> dict[tuple[str, ...], dict[str, Receipt]]:
-        """The receipts of pairs to which the table has only gained columns since, by the columns they had."""
+    def _extended(self, key: dg.AssetKey, kept: Mapping[str, Kept]) -> dict[str, str]:
+        """The content that readers go on to compare, of pairs to which the table has only gained columns since."""
+        name = "/".join(key.path)
         facts = self._facts[name]
-        recorded = [key for key in kept if facts.recorded[facts.place[key]]]
-        found: dict[tuple[str, ...], dict[str, Receipt]] = {}
-        for key, receipt in self._ledger.current(name, recorded).items() if recorded else ():
-            before, now = schema_columns(receipt.schema), schema_columns(kept[key].schema)
-            if len(before) < len(now) and before.items() <= now.items():
-                found.setdefault(tuple(before), {})[key] = receipt
-        return found
+        recorded = [partition for partition in kept if facts.recorded[facts.place[partition]]]
+        found: dict[str, str] = {}
+        fewer: dict[tuple[str, ...], dict[str, Receipt]] = {}
+        for partition, receipt in self._ledger.current(name, recorded).items() if recorded else ():
+            now = kept[partition]
+            columns, more = schema_columns(receipt.schema), schema_columns(now.schema)
+            if receipt.content == _content(now):
+                found[partition] = receipt.read_as
+            elif len(columns) < len(more) and columns.items() <= more.items():
+                fewer.setdefault(tuple(columns), {})[partition] = receipt
+        for names, older in fewer.items():
+            before = kept_in_table(self.catalog, key, list(older), names)
+            found |= {at: one.read_as for at, one in older.items() if before[at].checksum == one.checksum}
+        return {partition: extended for partition, extended in found.items() if extended != _content(kept[partition])}
 
-    def _settle(self, name: str, receipts: Sequence[Receipt], metadata: Metadata) -> None:
-        self._ledger.record(receipts)
+    def _settle(
+        self, name: str, partitions: Iterable[str], receipt: Callable[[str], Receipt], metadata: Metadata
+    ) -> None:
+        """Record the receipt of each partition; an earlier one is settled first, because a later one may read it."""
         facts = self._facts[name]
-        for receipt in receipts:
-            at = facts.place[receipt.partition]
-            facts.ids[at], facts.contents[at] = receipt.id, receipt.read_as
-            facts.marks[at] = mark_of(name, receipt.partition, receipt.read_as)
+        receipts = []
+        for at in sorted(facts.place[partition] for partition in partitions):
+            left = receipt(facts.partitions[at])
+            facts.ids[at], facts.contents[at] = left.id, left.read_as
+            facts.marks[at] = mark_of(name, left.partition, left.read_as)
             facts.recorded[at] = self._settled[name][at] = True
+            receipts.append(left)
+        self._ledger.record(receipts)
         self._show(name, receipts, metadata)
 
     def _show(self, name: str, receipts: Sequence[Receipt], metadata: Metadata) -> None:
@@ -273,6 +302,10 @@ class Build:
             )
             is_last = number == len(receipts)
             DagsterEvent.asset_materialization(step, event, DagsterEventBatchMetadata(batch, is_last))
+
+
+def _content(kept: Kept) -> str:
+    return digest(kept.rows, kept.checksum, kept.schema)
 
 
 def recorded_event(receipt: Receipt) -> dg.AssetMaterialization:

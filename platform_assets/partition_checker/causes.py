@@ -87,7 +87,7 @@ class Causes:
         return bool(facts.same_code[facts.place[partition]])
 
     def _changed(self, asset: str, partition: str) -> Iterator[Input]:
-        """What the pair read and holds something else now, or is read only now."""
+        """What the pair read and holds something else now, is recorded no longer, or is read only now."""
         receipt = self._inspector.ledger.current(asset, [partition])[partition]
         read = {(one.asset, one.partition): one for one in receipt.inputs}
         facts = self._judged[asset].facts
@@ -97,6 +97,8 @@ class Causes:
                 pair = upstream, theirs.partitions[at]
                 if theirs.recorded[at] and (pair not in read or read[pair].content != theirs.contents[at]):
                     yield Input(*pair, theirs.ids[at], theirs.contents[at])
+                elif pair in read and not theirs.recorded[at] and not theirs.is_delivered:
+                    yield read[pair]
 
     def _rebuilt_from(self, asset: str, partition: str) -> Iterator[Pair]:
         """The inputs by which the current receipt of a pair differs from the one before it."""
@@ -125,7 +127,8 @@ class Causes:
             waits = next(self._unverified_upstream(pair.asset, pair.partition), None)
             return f"{said}, {'because it needs' if waits else 'though all that it needs is there: build it'}"
         if pair.state is State.OUTDATED and self._same_code(pair.asset, pair.partition):
-            return f"{said}: it was built from an older"
+            older = next(self._changed(pair.asset, pair.partition), None)
+            return f"{said}: it was built from an older" if older else f"{said}: it reads other pairs than it did"
         if pair.state is State.FAILED:
             return said
         history = self._inspector.ledger.history(pair.asset, pair.partition)

@@ -12,7 +12,7 @@ import duckdb
 from platform_assets.operations.graph import Node
 from platform_assets.partition_checker.inspection import Inspector
 from platform_assets.partition_checker.kept import Kept, kept_in_files, kept_in_table
-from platform_assets.partition_checker.states import Facts, Judged, PairState, State, inputs_of
+from platform_assets.partition_checker.states import FORGED, Facts, Judged, PairState, State, inputs_of
 from resources.ledger import Receipt, schema_columns
 
 _PAIRS_AT_ONCE = 200
@@ -37,10 +37,16 @@ def read_again(inspector: Inspector, node: Node, pairs: Iterable[PairState], pro
     found: dict[str, PairState] = {}
     for start in range(0, len(looked), _PAIRS_AT_ONCE):
         some = looked[start : start + _PAIRS_AT_ONCE]
-        receipts = inspector.ledger.current(node.name, [pair.partition for pair in some])
+        keys = [pair.partition for pair in some]
+        receipts, edited = inspector.ledger.current(node.name, keys), inspector.ledger.edited(node.name, keys)
         sums = _checksums(inspector, node, receipts)
         for pair in some:
-            found[pair.partition] = _compared(pair, receipts[pair.partition], sums[pair.partition])
+            key = pair.partition
+            found[key] = (
+                replace(pair, state=State.UNRECORDED, reason=FORGED)
+                if key in edited
+                else _compared(pair, receipts[key], sums[key])
+            )
         progress(len(some))
     progress(len(known) - len(looked))
     return [found.get(pair.partition, pair) for pair in known]

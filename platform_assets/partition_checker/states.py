@@ -23,6 +23,9 @@ FloatArray = NDArray[np.float64]
 NONE = -1
 """No rows to count, or none stored."""
 
+FORGED = "its receipt was changed by hand after it was written, so nothing vouches for it"
+"""The reason of a pair whose receipt is not as it was written."""
+
 
 class State(StrEnum):
     """How a pair stands; only the first may be built upon."""
@@ -44,7 +47,7 @@ STATES = tuple(State)
 
 @dataclass(frozen=True, slots=True)
 class PairState:
-    """A pair's state; `rows` are those that storage holds, None where nothing is counted."""
+    """A pair's state; `rows` are those that storage holds, None where nothing is counted or what was is lost."""
 
     asset: str
     partition: str
@@ -133,14 +136,12 @@ class Judged:
     def pair(self, position: int) -> PairState:
         """The pair at that position among the asset's partitions."""
         facts = self.facts
+        state = STATES[self.states[position]]
         rows = int(facts.stored_rows[position])
         rows = rows if facts.counts and rows != NONE else int(facts.rows[position])
+        known = rows != NONE and state is not State.LOST
         return PairState(
-            facts.asset,
-            facts.partitions[position],
-            STATES[self.states[position]],
-            None if rows == NONE else rows,
-            self._reason(position),
+            facts.asset, facts.partitions[position], state, rows if known else None, self._reason(position)
         )
 
     def pairs(self, wanted: BoolArray | None = None) -> Iterator[PairState]:
@@ -156,7 +157,7 @@ class Judged:
             if not facts.recorded[position]:
                 return "it is in storage, and no receipt says how it came there"
             if facts.forged[position]:
-                return "its receipt was changed by hand after it was written, so nothing vouches for it"
+                return FORGED
             return f"storage was written to after its receipt, by {facts.rewritten[position]}"
         if state is State.FAILED:
             left = "; what is stored is from before" if facts.recorded[position] else ""

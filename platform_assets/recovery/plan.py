@@ -8,7 +8,7 @@ Pairs are kept as index arrays by asset; objects for single pairs are made when 
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from itertools import groupby
@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from platform_assets.operations.graph import UNPARTITIONED
-from platform_assets.partition_checker.requirements import IntArray
+from platform_assets.partition_checker.requirements import BoolArray, IntArray
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,8 @@ class Plan:
 
     Attributes:
         environment: where the pairs are.
-        graph: by planned asset, a digest of what its planned pairs need, of the asset graph the plan was made for.
+        graph: by planned asset and upstream, a digest of what the planned pairs need, of the asset graph the plan was
+            made for. In what is left of a plan it is about the pairs that are `done` too.
         selections: the pairs by asset, in topological order.
         refusals: the pairs that would be rebuilt were they not immutable.
         groups: the runs, in an order in which each reads only what is there or was built before.
@@ -113,10 +114,11 @@ class Plan:
         roots: the planned pairs from which all others follow, by asset.
         estimate: None where no run was ever timed.
         recovers: the id of the plan that this one is the rest of.
+        done: the pairs that this rest leaves out, by asset of which others are left.
     """
 
     environment: str
-    graph: Mapping[str, str]
+    graph: Mapping[str, Mapping[str, str]]
     created_at: datetime
     selections: tuple[Selection, ...]
     refusals: tuple[Selection, ...]
@@ -125,19 +127,20 @@ class Plan:
     roots: Mapping[str, Sequence[str]]
     estimate: Estimate | None = None
     recovers: str | None = None
+    done: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @cached_property
     def id(self) -> str:
         """Hash of what the plan says, the reasons aside.
 
-        The pairs of an asset enter as the sum of their keys' hashes: a plan may hold millions.
+        The pairs of an asset enter as the hashes of their keys, in order: a plan may hold millions.
         """
         digest = hashlib.sha256(json.dumps([FORMAT, _head(self)]).encode())
-        hashes = KeyHashes()
+        calendars = Calendars()
         for part in (self.selections, self.refusals):
             for selection in part:
-                total = hashes.of(selection.keys)[selection.positions].sum(dtype=np.int64)
-                digest.update(f"{selection.asset} {len(selection.positions)} {int(total)}\n".encode())
+                digest.update(f"{selection.asset} {len(selection.positions)}\n".encode())
+                digest.update(calendars.of(selection.keys).hashes[selection.positions].tobytes())
             digest.update(b"\n")
         for group in self.groups:
             who = json.dumps([group.location, group.assets])
@@ -182,19 +185,46 @@ def ranges_of(plan: Plan) -> dict[str, list[tuple[str, str]] | None]:
     return found
 
 
-class KeyHashes:
-    """64-bit hashes of partition keys, computed once for each sequence of keys; sums of them wrap around."""
+class Calendar:
+    """Partition keys in order, and what is computed of them once."""
+
+    def __init__(self, keys: tuple[str, ...]) -> None:
+        self.keys = keys
+        self._immutable: dict[str | None, BoolArray] = {}
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """The position of each key."""
+        return {key: at for at, key in enumerate(self.keys)}
+
+    @cached_property
+    def hashes(self) -> IntArray:
+        """A 64-bit hash of each key; sums of them wrap around."""
+        digests = b"".join(hashlib.blake2b(key.encode(), digest_size=8).digest() for key in self.keys)
+        return np.frombuffer(digests, np.int64)
+
+    def immutable(self, before: str | None) -> BoolArray:
+        """Which keys sort before that one; none without it, and never the pair of an asset without partitions."""
+        if before not in self._immutable:
+            early = [before is not None and UNPARTITIONED < key < before for key in self.keys]
+            self._immutable[before] = np.array(early, np.bool_)
+        return self._immutable[before]
+
+
+class Calendars:
+    """One `Calendar` for equal sequences of keys: thousands of assets have a list of their own, a few differ."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[Sequence[str], IntArray]] = {}
+        self._of_list: dict[int, tuple[Sequence[str], Calendar]] = {}
+        self._distinct: dict[tuple[str, ...], Calendar] = {}
 
-    def of(self, keys: Sequence[str]) -> IntArray:
-        """The hash of each key."""
-        known = self._known.get(id(keys))
+    def of(self, keys: Sequence[str]) -> Calendar:
+        """The calendar with these keys."""
+        known = self._of_list.get(id(keys))
         if known is None:
-            digests = b"".join(hashlib.blake2b(key.encode(), digest_size=8).digest() for key in keys)
+            whole = tuple(keys)
             # The keys are kept too, so that their id stays theirs.
-            known = self._known[id(keys)] = (keys, np.frombuffer(digests, np.int64))
+            known = self._of_list[id(keys)] = (keys, self._distinct.setdefault(whole, Calendar(whole)))
         return known[1]
 
 
@@ -225,11 +255,12 @@ def from_json(value: Mapping[str, Any]) -> Plan:
         )
     try:
         plan = _read(value)
-    except (KeyError, TypeError, IndexError) as error:
+        found = plan.id
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         raise ValueError(f"the plan is incomplete ({error!r}): make the plan again") from error
-    if plan.id != value.get("id"):
+    if found != value.get("id"):
         raise ValueError(
-            f"the plan says it is {value.get('id')!r} but its contents are {plan.id!r}: somebody changed it. "
+            f"the plan says it is {value.get('id')!r} but its contents are {found!r}: somebody changed it. "
             "Make the plan again instead of editing it"
         )
     return plan
@@ -254,9 +285,10 @@ def _head(plan: Plan) -> dict[str, Any]:
     expected = plan.estimate
     return {
         "environment": plan.environment,
-        "graph": dict(plan.graph),
+        "graph": {asset: dict(needs) for asset, needs in plan.graph.items()},
         "created_at": plan.created_at.isoformat(),
         "recovers": plan.recovers,
+        "done": {asset: list(keys) for asset, keys in plan.done.items()},
         "roots": {asset: list(keys) for asset, keys in plan.roots.items()},
         "end_points": [{"asset": end.asset, "pairs": end.pairs} for end in plan.end_points],
         "estimate_seconds": expected.seconds if expected else None,
@@ -271,7 +303,8 @@ def _read(value: Mapping[str, Any]) -> Plan:
     by_asset = {selection.asset: selection for selection in selections}
     places = {selection.asset: selection.places for selection in selections}
     groups = []
-    for run in runs:
+    # Pairs of an asset that somebody took apart have no runs here: the id then says that they were changed.
+    for run in runs if len(by_asset) == len(selections) else ():
         there = places[run.assets[0]]
         bounds = np.array([[there[run.first or UNPARTITIONED], there[run.last or UNPARTITIONED]]], np.int64)
         groups.append(RunGroup(run.location, run.assets, by_asset[run.assets[0]].keys, bounds))
@@ -280,14 +313,22 @@ def _read(value: Mapping[str, Any]) -> Plan:
         environment=value["environment"],
         graph=value["graph"],
         roots=value["roots"],
-        created_at=datetime.fromisoformat(value["created_at"]),
+        created_at=_instant(value["created_at"]),
         selections=selections,
         refusals=tuple(_selections(value["refused"], set())),
         groups=tuple(groups),
         end_points=tuple(EndPoint(end["asset"], end["pairs"]) for end in value["end_points"]),
         estimate=None if seconds is None else Estimate(seconds, *spread),
         recovers=value["recovers"],
+        done=value["done"],
     )
+
+
+def _instant(text: str) -> datetime:
+    found = datetime.fromisoformat(text)
+    if found.tzinfo is None:
+        raise ValueError(f"created_at {text!r} names no time zone")
+    return found
 
 
 def _selections(pairs: Sequence[Mapping[str, Any]], ends: Set[tuple[str, str]]) -> Iterator[Selection]:

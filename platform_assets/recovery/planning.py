@@ -4,7 +4,6 @@ Belongs here: plans from plain data, and whether one still fits the graph. Not h
 finding out what changed, loading the asset graph, launching anything.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -12,10 +11,9 @@ from graphlib import CycleError, TopologicalSorter
 
 import numpy as np
 
-from platform_assets.operations.graph import UNPARTITIONED
 from platform_assets.partition_checker.gate import named
 from platform_assets.partition_checker.requirements import NONE, BoolArray, IntArray, Requirement
-from platform_assets.recovery.plan import EndPoint, Estimate, KeyHashes, Plan, PlannedRun, RunGroup, Selection
+from platform_assets.recovery.plan import Calendars, EndPoint, Estimate, Plan, PlannedRun, RunGroup, Selection
 
 Durations = Mapping[str, Sequence[float]]
 """Past seconds per run of each asset."""
@@ -71,7 +69,8 @@ def make_plan(
     an upstream system delivers is what it is, however old.
 
     Raises:
-        ValueError: the graph is out of order, has a cycle or does not fit its requirements; a root is not in it.
+        ValueError: the graph is out of order, has a cycle or does not fit its requirements; a root is not in it or has
+            no reason.
     """
     _validate(graph)
     causes = _Causes(graph, roots, contained, existing or {})
@@ -83,10 +82,9 @@ def make_plan(
             chosen.append((asset, causes.selection(asset, changed)))
         if refused.any():
             refusals.append(causes.selection(asset, refused, f"immutable before {asset.immutable_before}; "))
-    hashes = KeyHashes()
     bare = Plan(
         environment=environment,
-        graph={asset.key: _needs(asset, causes.assets, s.positions, hashes) for asset, s in chosen},
+        graph={asset.key: _needs(asset, causes.assets, s.positions, causes.calendars) for asset, s in chosen},
         created_at=created_at or datetime.now(UTC),
         selections=tuple(selection for _, selection in chosen),
         refusals=tuple(refusals),
@@ -122,18 +120,25 @@ def estimate(plan: Plan, durations: Durations) -> Estimate | None:
 def remaining(plan: Plan, done: Callable[[str, str], bool], durations: Durations | None = None) -> Plan:
     """The plan without the pairs that are `done(asset, partition)`; its `recovers` is the id of the original.
 
-    Its runs are parts of the plan's runs in the same order, so that they need no graph to be right.
+    Its runs are parts of the plan's runs in the same order, so that they need no graph to be right. It fits a graph
+    that the plan fits: `differences` looks at what the pairs done need, too.
     """
     places = {selection.asset: selection.places for selection in plan.selections}
     kept = {selection.asset: _without(selection, done) for selection in plan.selections}
     counts = {asset: len(selection.positions) for asset, selection in kept.items()}
     rest = replace(
         plan,
+        graph={asset: needs for asset, needs in plan.graph.items() if counts[asset]},
         selections=tuple(selection for selection in kept.values() if len(selection.positions)),
         groups=tuple(part for group in plan.groups for part in _rest(group, kept, places)),
         end_points=tuple(EndPoint(end.asset, counts[end.asset]) for end in plan.end_points if counts[end.asset]),
         roots={asset: left for asset, keys in plan.roots.items() if (left := [k for k in keys if not done(asset, k)])},
         recovers=plan.recovers or plan.id,
+        done={
+            asset: out
+            for asset, count in counts.items()
+            if count and (out := [*plan.done.get(asset, ()), *_left_out(places[asset], kept[asset])])
+        },
     )
     return replace(rest, estimate=estimate(rest, durations or {}))
 
@@ -141,27 +146,56 @@ def remaining(plan: Plan, done: Callable[[str, str], bool], durations: Durations
 def differences(plan: Plan, graph: Sequence[PlannedAsset]) -> list[str]:
     """What keeps a plan from being carried out on this graph, in words; none where nothing does.
 
-    Assets and pairs that the plan does not concern may have changed, and calendars may have grown.
+    Assets and pairs that the plan does not concern may have changed, and calendars may have grown, but not inside a
+    planned range: its run would build what has appeared there.
     """
     assets = {asset.key: asset for asset in graph}
-    hashes = KeyHashes()
+    locations = {asset: group.location for group in plan.groups for asset in group.assets}
+    calendars = Calendars()
     found = []
     for selection in plan.selections:
         asset = assets.get(selection.asset)
         if asset is None:
             found.append(f"{selection.asset} is no longer in the graph")
             continue
-        places = {key: at for at, key in enumerate(asset.partitions)}
-        gone = [key for key in selection.partitions if key not in places]
+        places = calendars.of(asset.partitions).places
+        planned = [*selection.partitions, *plan.done.get(asset.key, ())]
+        gone = [key for key in planned if key not in places]
         if gone:
             found.append(
                 f"{named(asset.key, gone[0])} no longer exists, one of {len(gone)} planned pairs that are gone"
             )
             continue
-        positions = np.array([places[key] for key in selection.partitions], np.int64)
-        if _needs(asset, assets, positions, hashes) != plan.graph.get(asset.key):
-            found.append(f"{asset.key}: what its planned pairs need, or where they are built, has changed")
+        if asset.location != locations[asset.key]:
+            here = asset.location or "an upstream system"
+            found.append(f"{asset.key}: {here} builds it now, not {locations[asset.key]}")
+        positions = np.array([places[key] for key in planned], np.int64)
+        was, needs = plan.graph.get(asset.key, {}), _needs(asset, assets, positions, calendars)
+        for upstream in sorted({*was, *needs}):
+            if was.get(upstream) != needs.get(upstream):
+                found.append(f"{asset.key}: what its planned pairs need of {upstream} has changed")
+        found += _misfits(asset, selection, positions[: len(selection.positions)], calendars)
     return found
+
+
+def _misfits(asset: PlannedAsset, selection: Selection, positions: IntArray, calendars: Calendars) -> Iterator[str]:
+    """Why the runs of a selection, whose pairs are at `positions` by now, would no longer build exactly these."""
+    steps = np.diff(positions)
+    if (steps < 1).any():
+        yield f"{asset.key}: its planned partitions are in another order now"
+        return
+    wider = np.flatnonzero((np.diff(selection.positions) == 1) & (steps > 1))
+    if len(wider):
+        partition = named(asset.key, asset.partitions[positions[wider[0]] + 1])
+        count = int((steps[wider] - 1).sum())
+        yield f"{partition} has appeared inside a planned range, one of {count} that its runs would build too"
+    frozen = positions[calendars.of(asset.partitions).immutable(asset.immutable_before)[positions]]
+    if len(frozen):
+        partition = named(asset.key, asset.partitions[frozen[0]])
+        yield (
+            f"{partition} has become immutable, one of {len(frozen)} planned pairs: what is before "
+            f"{asset.immutable_before} stays as it is"
+        )
 
 
 class _Causes:
@@ -176,6 +210,7 @@ class _Causes:
     ) -> None:
         self.existing = existing
         self.contained = contained
+        self.calendars = Calendars()
         self.assets = {asset.key: asset for asset in graph}
         self.order = {asset.key: number for number, asset in enumerate(graph)}
         self.changed: dict[str, BoolArray] = {}
@@ -184,10 +219,12 @@ class _Causes:
         for key, pairs in roots.items():
             if key not in self.assets:
                 raise ValueError(f"the root {key} is not an asset of the graph; its assets are named team/entity")
-            places = {partition: at for at, partition in enumerate(self.assets[key].partitions)} if pairs else {}
-            for partition in pairs:
+            places = self.calendars.of(self.assets[key].partitions).places if pairs else {}
+            for partition, reason in pairs.items():
                 if partition not in places:
                     raise ValueError(f"the root {named(key, partition)} does not exist: {key} has no such partition")
+                if not reason:
+                    raise ValueError(f"the root {named(key, partition)} has no reason: say why it is one")
             self.given[key] = {places[partition]: reason for partition, reason in pairs.items()}
 
     def follow(self, asset: PlannedAsset) -> tuple[BoolArray, BoolArray]:
@@ -201,24 +238,17 @@ class _Causes:
         for upstream, requirement in asset.requirements.items():
             if upstream != asset.key and self.followed[upstream].any():
                 behind |= requirement.affected(self.followed[upstream])
-        possible = self.existing.get(asset.key)
-        if possible is not None:
-            behind &= possible
-        reached = given | behind
-        limit = asset.immutable_before
-        immutable = np.zeros_like(reached)
-        if limit is not None:
-            immutable |= np.fromiter((UNPARTITIONED < key < limit for key in asset.partitions), np.bool_, len(reached))
+        possible = self.existing.get(asset.key, np.ones_like(given))
+        immutable = self.calendars.of(asset.partitions).immutable(asset.immutable_before)
         itself = asset.requirements.get(asset.key)
-        changed = reached & ~immutable
-        while itself is not None:
-            following = itself.affected(changed)
-            reached = reached | (following if possible is None else following & possible)
-            if (changed == (reached & ~immutable)).all():
-                break
-            changed = reached & ~immutable
-        self.changed[asset.key] = changed
-        self.followed[asset.key] = changed & behind if asset.key in self.contained else changed
+        reached = given | (behind & possible)
+        changed = _through_itself(itself, reached & ~immutable, possible & ~immutable)
+        if itself is not None:
+            reached |= itself.affected(changed) & possible
+        self.changed[asset.key] = self.followed[asset.key] = changed
+        if asset.key in self.contained:
+            # A pair that is a root itself counts where upstream has changed, too, whether it was ever built or not.
+            self.followed[asset.key] = _through_itself(itself, behind & changed, changed)
         return changed, reached & immutable
 
     def roots(self, asset: PlannedAsset) -> list[str]:
@@ -228,23 +258,39 @@ class _Causes:
     def selection(self, asset: PlannedAsset, wanted: BoolArray, prefix: str = "") -> Selection:
         """The `wanted` pairs of `asset`; the reason of each follows the prefix."""
         positions = np.flatnonzero(wanted)
-        return Selection(
-            asset.key, asset.partitions, positions, lambda: [prefix + text for text in self.reasons(asset, positions)]
-        )
+        keys = self.calendars.of(asset.partitions).keys
+        return Selection(asset.key, keys, positions, lambda: [prefix + text for text in self.reasons(asset, positions)])
 
     def reasons(self, asset: PlannedAsset, positions: IntArray) -> list[str]:
-        """Why each pair changes: the reason given for it, or the first changed pair it reads, in topological order."""
+        """Why each pair changes: the reason given for it, or the first changed pair it reads, in topological order.
+
+        An asset that reads its own past follows its own roots even where they concern nobody else.
+        """
         given = self.given.get(asset.key, {})
         found = [given.get(at) for at in positions.tolist()]
         open_ = np.array([reason is None for reason in found], np.bool_)
         for upstream in sorted(asset.requirements, key=self.order.__getitem__):
-            causes = asset.requirements[upstream].first(self.followed[upstream])[positions]
+            followed = (self.changed if upstream == asset.key else self.followed)[upstream]
+            causes = asset.requirements[upstream].first(followed)[positions]
             told = np.flatnonzero(open_ & (causes != NONE))
             keys = self.assets[upstream].partitions
             for at, cause in zip(told.tolist(), causes[told].tolist(), strict=True):
                 found[at] = f"reads {named(upstream, keys[cause])}"
             open_[told] = False
-        return [reason or "" for reason in found]
+        reasons = [reason for reason in found if reason is not None]
+        assert len(reasons) == len(positions), f"{asset.key} has pairs that changed for no reason"
+        return reasons
+
+
+def _through_itself(itself: Requirement | None, start: BoolArray, allowed: BoolArray) -> BoolArray:
+    """The `start`, and the `allowed` pairs that follow from it when an asset reads its own past by `itself`."""
+    found = start
+    while itself is not None:
+        more = found | (itself.affected(found) & allowed)
+        if (more == found).all():
+            break
+        found = more
+    return found
 
 
 def _validate(graph: Sequence[PlannedAsset]) -> None:
@@ -281,18 +327,20 @@ def _out_of_order(graph: Sequence[PlannedAsset], key: str, upstream: str) -> str
     return f"{key} comes before {upstream}, which it needs: give the assets in topological order"
 
 
-def _needs(asset: PlannedAsset, assets: Mapping[str, PlannedAsset], positions: IntArray, hashes: KeyHashes) -> str:
-    """A digest of which upstream pairs the pairs at `positions` need, and of where they are built.
+def _needs(
+    asset: PlannedAsset, assets: Mapping[str, PlannedAsset], positions: IntArray, calendars: Calendars
+) -> dict[str, str]:
+    """By upstream, a digest of which of its pairs the pairs at `positions` need.
 
     Each pair enters with the sum of the hashes of the keys that it needs, in any order and as one addition for all.
     """
-    digest = hashlib.sha256(f"{asset.location}\n".encode())
-    keys = hashes.of(asset.partitions)[positions]
+    found = {}
+    keys = calendars.of(asset.partitions).hashes[positions]
     for upstream in sorted(asset.requirements):
-        needed = asset.requirements[upstream].sums(hashes.of(assets[upstream].partitions))[positions]
+        needed = asset.requirements[upstream].sums(calendars.of(assets[upstream].partitions).hashes)[positions]
         total = ((keys ^ needed) * _MIXED + (needed >> 7)).sum(dtype=np.int64)
-        digest.update(f"{upstream} {int(total)}\n".encode())
-    return digest.hexdigest()[:16]
+        found[upstream] = f"{int(total) % 2**64:016x}"
+    return found
 
 
 def _grouped(
@@ -301,27 +349,23 @@ def _grouped(
     """Runs for the selections, given in topological order.
 
     Groups run one after the other in the order of their making, so that an asset may join any group that is not
-    before a group of its upstream. It joins the latest with its location, calendar and ranges.
+    before a group of its upstream. It joins the latest with its location, calendar and ranges; equal calendars are one
+    object in selections.
     """
     groups: list[RunGroup] = []
     group_of: dict[str, int] = {}
-    alike: dict[tuple[str, tuple[str, ...], bytes], int] = {}
-    calendars: dict[int, tuple[str, ...]] = {}
-    interned: dict[tuple[str, ...], tuple[str, ...]] = {}
+    alike: dict[tuple[str, int, bytes], int] = {}
     for asset, selection in chosen:
         assert asset.location is not None
-        if id(asset.partitions) not in calendars:
-            calendar = tuple(asset.partitions)
-            calendars[id(asset.partitions)] = interned.setdefault(calendar, calendar)
         bounds = selection.bounds()
-        kind = (asset.location, calendars[id(asset.partitions)], bounds.tobytes())
+        kind = (asset.location, id(selection.keys), bounds.tobytes())
         at = alike.get(kind, NONE)
         latest = max((group_of.get(upstream, NONE) for upstream in asset.requirements), default=NONE)
         if at != NONE and at >= latest and _in_step(asset, selection, groups[at], changed):
             groups[at] = replace(groups[at], assets=(*groups[at].assets, asset.key))
         else:
             at = alike[kind] = len(groups)
-            groups.append(RunGroup(asset.location, (asset.key,), asset.partitions, bounds))
+            groups.append(RunGroup(asset.location, (asset.key,), selection.keys, bounds))
         group_of[asset.key] = at
     return tuple(groups)
 
@@ -345,6 +389,12 @@ def _without(selection: Selection, done: Callable[[str, str], bool]) -> Selectio
         positions=selection.positions[keep],
         tell=lambda: [text for text, kept in zip(selection.tell(), keep, strict=True) if kept],
     )
+
+
+def _left_out(places: Mapping[str, int], kept: Selection) -> list[str]:
+    """The partitions at `places` that are not kept, in order."""
+    still = set(kept.positions.tolist())
+    return [partition for partition, at in places.items() if at not in still]
 
 
 def _rest(

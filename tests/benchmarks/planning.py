@@ -28,7 +28,10 @@ MAPPINGS = [
 
 
 def layered_graph(count: int) -> list[PlannedAsset]:
-    """`count` assets in layers, each reading some of the layer before by mixed mappings, one of them explicit."""
+    """`count` assets in layers, each reading some of the layer before by mixed mappings, one of them explicit.
+
+    Each has a list of its keys of its own, as assets of a real graph have.
+    """
     chance = random.Random(7)
     keys = DAYS.get_partition_keys()
     assert len(keys) == PARTITIONS
@@ -39,7 +42,7 @@ def layered_graph(count: int) -> list[PlannedAsset]:
     return [
         PlannedAsset(
             key,
-            keys,
+            list(keys),
             {upstream: chance.choice(compiled) for upstream in chance.sample(names[layer - 1], UPSTREAMS)}
             if layer
             else {},

@@ -158,7 +158,7 @@ def test_a_pair_is_named_by_asset_and_partition(graph: Graph) -> None:
         ("shop", "'shop' is no pair; name one as team/entity@partition"),
         ("shop@2017-03-01", "'shop@2017-03-01' is no pair"),
         ("shop/days", "shop/days has partitions: name one, as shop/days@2017-03-10"),
-        ("shop/days@", "shop/days has no partition ; its partitions run from"),
+        ("shop/days@", "shop/days has partitions: name one, as shop/days@2017-03-10"),
         ("shop/days@2018-01-01", "shop/days has no partition 2018-01-01; its partitions run from 2017-03-01 to"),
         ("shop/products@2017-03-01", "shop/products has no partitions: leave 2017-03-01 out"),
         ("shop/dayz@2017-03-01", "did you mean shop/days"),
@@ -188,3 +188,13 @@ def test_words_that_name_other_partitions_of_the_same_asset_are_the_same() -> No
     lines = [("shop/sums", f"d{day}", f"behind shop/days@d{day}; wait") for day in (1, 2, 3)]
     assert list(runs_of_same(lines)) == [("shop/sums", "d1..d3", "behind shop/days; wait", 3)]
     assert list(runs_of_same(lines[:1])) == [("shop/sums", "d1", "behind shop/days@d1; wait", 1)]
+
+
+def test_static_partitions_are_named_in_the_order_of_their_calendar(graph: Graph) -> None:
+    assert pairs_named(graph, ["comics/regions"], "west..east") == {"comics/regions": ["west", "east"]}
+    with pytest.raises(SelectionError, match=r"no partition north\.\.west"):
+        pairs_named(graph, ["comics/regions"], "north..west")
+
+
+def test_equal_graphs_have_one_order(graph: Graph) -> None:
+    assert list(Graph.joined(list(graph.nodes.values())[::-1]).nodes) == list(graph.nodes)

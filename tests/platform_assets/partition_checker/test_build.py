@@ -448,7 +448,6 @@ def test_a_receipt_tells_what_was_read_and_what_storage_holds(built: Shop) -> No
     assert (tags["dagster/data_version"], tags["dagster/code_version"]) == (receipt.id, "v1")
 
 
-@pytest.mark.xfail(strict=True, reason="known bug: receipts of a wave are made before any of them is settled")
 def test_a_pair_that_reads_its_own_assets_day_before_names_the_receipt_that_this_run_left(
     environment: Environment,
 ) -> None:
@@ -470,17 +469,18 @@ def test_a_pair_that_reads_its_own_assets_day_before_names_the_receipt_that_this
     in_a_step(add_up)
 
 
-@pytest.mark.xfail(strict=True, reason="known bug: a cut-off run rebuilds an immutable pair")
 def test_an_immutable_pair_is_left_alone_when_what_it_reads_changes(built: Shop) -> None:
     built.declare("evens", immutable_before=DAYS[7])
     built.sales[DAY].append(8)
     assert built.build("sales", first=DAY).success
-    before = built.checksums()["evens"]
+    before, receipt = built.checksums()["evens"], built.receipts("evens")[DAY]
     built.build("evens", first=DAY, tags=CUT)
     assert (built.computed, built.checksums()["evens"]) == ([], before)
+    assert built.receipts("evens")[DAY] == receipt
+    assert built.event("evens", DAY).metadata["computed"].value == "no: it is immutable"
+    assert built.pair("evens", DAY).state is State.VERIFIED
 
 
-@pytest.mark.xfail(strict=True, reason="known bug: extends is lost when a widened table is built again")
 def test_a_widened_table_that_is_rebuilt_with_equal_rows_outdates_nobody(built: Shop) -> None:
     widen(built)
     assert built.build("evens", first=DAY).success

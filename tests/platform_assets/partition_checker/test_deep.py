@@ -145,7 +145,6 @@ def test_nothing_but_unrecorded_pairs_is_adopted(built: Shop) -> None:
     assert adopted(built, sums=DAYS) == []
 
 
-@pytest.mark.xfail(strict=True, reason="known bug: the deep check does not compute ids anew")
 def test_inputs_that_were_edited_are_found_by_computing_their_digest_anew(built: Shop) -> None:
     edit = "update headwater_receipts set inputs = '[]' where asset = 'shop/evens' and partition = :day"
     with db.create_engine(built.environment.ledger_uri).begin() as connection:

@@ -310,3 +310,7 @@ def test_the_inputs_of_a_pair_are_its_recorded_requirements_one_by_one(case: Cas
         ]
         found = inputs_of(facts, case.requirements(), "team/asset", key)
         assert [(read.asset, read.partition, read.content) for read in found] == named
+
+
+def test_of_a_lost_pair_no_rows_are_told() -> None:
+    assert [first(day(stored=None)).rows, first(day(damage=GONE)).rows, first(day()).rows] == [None, None, 3]

@@ -155,7 +155,7 @@ def closure(case: Case) -> tuple[set[Pair], set[Pair], set[Pair]]:
                     refused.add(pair)
                     continue
                 built.add(pair)
-                if pair[0] not in case.contained or is_behind:
+                if pair[0] not in case.contained or is_behind or itself & changed:
                     changed.add(pair)
         if before == (len(changed), len(built), len(refused)):
             return changed, built, refused
@@ -248,6 +248,7 @@ def test_what_remains_is_what_is_not_done_and_builds_in_order(case: Case, data: 
     assert remaining(rest, lambda asset, partition: True).recovers == plan.id
     assert from_json(to_json(rest)) == rest
     assert from_json(to_json(rest)).runs == rest.runs
+    assert differences(rest, case.graph) == differences(from_json(to_json(rest)), case.graph) == []
 
 
 @PATIENT
@@ -321,10 +322,10 @@ def test_a_plan_fits_a_graph_in_which_what_it_rebuilds_needs_the_same() -> None:
     ]
     assert differences(plan, CHAIN) == differences(plan, [PlannedAsset("a/new", NAMES, {}, "ml"), *CHAIN]) == []
     assert differences(plan, [*later, replace(TOTAL, requirements={"team/mart": Requirement.of([range(5)], 5)})]) == [
-        "team/total: what its planned pairs need, or where they are built, has changed"
+        "team/total: what its planned pairs need of team/mart has changed"
     ]
     moved = replace(MART, location="ml")
-    assert "team/mart" in differences(plan, [RAW, STAGED, moved, TOTAL])[0]
+    assert differences(plan, [RAW, STAGED, moved, TOTAL]) == ["team/mart: ml builds it now, not platform"]
     assert differences(plan, [RAW, STAGED, MART]) == ["team/total is no longer in the graph"]
     shorter = replace(STAGED, partitions=NAMES[:1], requirements={"feed/raw": Requirement.of([[0]], 4)})
     assert "team/staged@2017-01-02 no longer exists" in differences(plan, [RAW, shorter])[0]
@@ -348,6 +349,162 @@ def test_a_contained_change_is_rebuilt_and_not_followed() -> None:
     assert plan.roots == {"team/staged": [NAMES[1]]}
     both = {**roots, "feed/raw": {NAMES[1]: "delivered again"}}
     assert make_plan(CHAIN, both, environment="prod", contained={"team/staged"}).pair_count == 3
+
+
+PREVIOUS = Requirement.of([[], [0], [1], [2]], 4)
+RUNNING = replace(STAGED, requirements={"feed/raw": IDENTITY, "team/staged": PREVIOUS})
+
+
+def pairs_of(plan: Plan, asset: str) -> list[str]:
+    return [pair.partition for pair in plan.pairs if pair.asset == asset]
+
+
+def test_a_change_from_upstream_is_followed_through_the_own_past_of_a_contained_asset() -> None:
+    roots = {"team/staged": {NAMES[0]: "its column x is new"}, "feed/raw": {NAMES[2]: "delivered again"}}
+    plan = make_plan([RAW, RUNNING, MART], roots, environment="prod", contained={"team/staged"})
+    assert pairs_of(plan, "team/staged") == NAMES
+    assert pairs_of(plan, "team/mart") == NAMES[2:]
+
+
+def test_a_pair_behind_an_own_root_of_a_contained_asset_names_it() -> None:
+    roots = {"team/staged": {NAMES[1]: "its column x is new"}}
+    plan = make_plan([RAW, RUNNING, MART], roots, environment="prod", contained={"team/staged"})
+    assert plan.pairs == [
+        PlannedPair("team/staged", NAMES[1], "its column x is new"),
+        PlannedPair("team/staged", NAMES[2], f"reads team/staged@{NAMES[1]}"),
+        PlannedPair("team/staged", NAMES[3], f"reads team/staged@{NAMES[2]}"),
+    ]
+
+
+def test_a_root_without_a_reason_is_refused() -> None:
+    with pytest.raises(ValueError, match="team/staged@2017-01-01 has no reason"):
+        make_plan(CHAIN, {"team/staged": {NAMES[0]: ""}}, environment="prod")
+
+
+@st.composite
+def pasts(draw: st.DrawFn) -> tuple[Case, dict[str, set[str]]]:
+    """Assets of four pairs with arbitrary needs, most of their own past, and which pairs were ever built."""
+    graph: list[PlannedAsset] = []
+    needs: Needs = {}
+    some = st.sets(st.integers(0, 3), max_size=2)
+    for number in range(draw(st.integers(2, 5))):
+        name = f"team/asset_{number}"
+        upstreams = draw(st.lists(st.sampled_from([a.key for a in graph]), unique=True, max_size=2)) if graph else []
+        rows = {upstream: [draw(some) for _ in NAMES] for upstream in upstreams}
+        if draw(st.integers(0, 3)):
+            rows[name] = [{past for past in draw(some) if past < at} for at in range(4)]
+        for upstream, wanted in rows.items():
+            for key, row in zip(NAMES, wanted, strict=True):
+                needs.setdefault((name, key), set()).update((upstream, NAMES[at]) for at in row)
+        requirements = {upstream: Requirement.of(wanted, 4) for upstream, wanted in rows.items()}
+        limit = draw(st.sampled_from([None, None, NAMES[1], NAMES[2]]))
+        graph.append(PlannedAsset(name, list(NAMES), requirements, "platform" if number else None, limit))
+    roots: dict[str, dict[str, str]] = {}
+    for asset in graph:
+        for key in draw(st.sets(st.sampled_from(NAMES), max_size=2)):
+            roots.setdefault(asset.key, {})[key] = "given"
+    contained = draw(st.sets(st.sampled_from([asset.key for asset in graph[1:]])))
+    existing = {asset.key: draw(st.sets(st.sampled_from(NAMES), min_size=2)) for asset in graph}
+    return Case(graph, needs, roots, frozenset(contained)), existing
+
+
+@settings(PATIENT, max_examples=300)
+@given(pasts())
+def test_what_is_followed_through_its_own_past_is_what_asking_pair_by_pair_finds(
+    case_and_existing: tuple[Case, dict[str, set[str]]],
+) -> None:
+    case, existing = case_and_existing
+    built: set[Pair] = set()
+    concerns_readers: set[Pair] = set()
+    refused: set[Pair] = set()
+    reasons: dict[Pair, str] = {}
+    for asset in case.graph:  # in topological order, and no pair needs itself or a later one
+        for key in asset.partitions:
+            pair = (asset.key, key)
+            given_here = key in case.roots.get(asset.key, {})
+            if asset.location is None:
+                concerns_readers |= {pair} if given_here else set()
+                continue
+            reads = case.needs.get(pair, set())
+            causes = [one for one in reads if one in (built if one[0] == asset.key else concerns_readers)]
+            if not given_here and not (causes and key in existing[asset.key]):
+                continue
+            cause = min(causes, key=order_of(case).__getitem__) if causes else None
+            reasons[pair] = "given" if given_here or cause is None else f"reads {cause[0]}@{cause[1]}"
+            if asset.immutable_before is not None and key < asset.immutable_before:
+                refused.add(pair)
+                continue
+            built.add(pair)
+            if asset.key not in case.contained or reads & concerns_readers:
+                concerns_readers.add(pair)
+    masks = {asset: np.array([key in keys for key in NAMES]) for asset, keys in existing.items()}
+    plan = plan_of(case, existing=masks)
+    assert {(pair.asset, pair.partition): pair.reason for pair in plan.pairs} == {p: reasons[p] for p in built}
+    assert {(pair.asset, pair.partition): pair.reason.split("; ")[1] for pair in plan.refused} == {
+        pair: reasons[pair] for pair in refused
+    }
+
+
+def inserted(plan: Plan, key: str) -> list[str]:
+    keys = sorted([*NAMES, key])
+    rows = Requirement.of([[at] for at in range(5)], 5)
+    return differences(
+        plan,
+        [
+            replace(RAW, partitions=keys),
+            replace(STAGED, partitions=keys, requirements={"feed/raw": rows}),
+            replace(MART, partitions=keys, requirements={"team/staged": rows}),
+        ],
+    )
+
+
+def test_a_partition_that_appeared_inside_a_planned_range_keeps_a_plan_from_being_carried_out() -> None:
+    plan = make_plan(CHAIN[:3], {"feed/raw": dict.fromkeys([*NAMES[:2], NAMES[3]], "again")}, environment="prod")
+    for checked in (plan, from_json(to_json(plan))):
+        assert inserted(checked, "2017-01-01b") == [
+            f"{asset}@2017-01-01b has appeared inside a planned range, one of 1 that its runs would build too"
+            for asset in ("team/staged", "team/mart")
+        ]
+        for outside in ("2016-12-31", "2017-01-02b", "2017-01-03b", "2017-01-05"):
+            assert inserted(checked, outside) == []
+
+
+def test_planned_partitions_in_another_order_keep_a_plan_from_being_carried_out() -> None:
+    plan = make_plan(CHAIN[:2], {"team/staged": dict.fromkeys(NAMES[:3], "lost")}, environment="prod")
+    turned = [NAMES[at] for at in (0, 2, 1, 3)]
+    graph = [
+        RAW,
+        replace(STAGED, partitions=turned, requirements={"feed/raw": Requirement.of([[0], [2], [1], [3]], 4)}),
+    ]
+    assert differences(plan, graph) == ["team/staged: its planned partitions are in another order now"]
+
+
+def test_pairs_that_have_become_immutable_keep_a_plan_from_being_carried_out() -> None:
+    plan = chain(0, 1, 3)
+    assert differences(plan, [RAW, STAGED, replace(MART, immutable_before=NAMES[2]), TOTAL]) == [
+        "team/mart@2017-01-01 has become immutable, one of 2 planned pairs: what is before 2017-01-03 stays as it is"
+    ]
+    assert differences(chain(3), [RAW, STAGED, replace(MART, immutable_before=NAMES[2]), TOTAL]) == []
+
+
+def test_what_is_left_of_a_plan_fits_the_graph_that_the_plan_fits_and_no_other() -> None:
+    plan = chain(0, 1, 3)
+    rest = remaining(plan, lambda asset, partition: partition == NAMES[0])
+    again = remaining(from_json(to_json(rest)), lambda asset, partition: partition == NAMES[3])
+    other = [RAW, replace(STAGED, requirements={"feed/raw": Requirement.of([[0], [0], [2], [3]], 4)}), MART, TOTAL]
+    for left in (rest, again, from_json(to_json(again))):
+        assert differences(left, CHAIN) == []
+        assert differences(left, other) == ["team/staged: what its planned pairs need of feed/raw has changed"]
+    assert again.done == {"team/staged": [NAMES[0], NAMES[3]], "team/mart": [NAMES[0], NAMES[3]]}
+
+
+def test_equal_calendars_in_lists_of_their_own_are_planned_as_one() -> None:
+    own = [replace(asset, partitions=list(asset.partitions)) for asset in CHAIN]
+    roots = {"feed/raw": {NAMES[1]: "delivered again"}}
+    plan = make_plan(own, roots, environment="prod", created_at=NOON)
+    assert plan == chain(1)
+    staged, mart, _ = plan.selections
+    assert staged.keys is mart.keys
 
 
 @PATIENT
@@ -410,19 +567,48 @@ def test_a_root_outside_the_graph_is_refused_by_name(roots: dict[str, dict[str, 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 1}, "format 1, this version reads 2: make the plan again"),
+        ({"format": 1}, "format 1, this version reads 3: make the plan again"),
         ({"roots": {"team/mart": ["2017-01-02"]}}, "somebody changed it"),
         ({"graph": {}}, "somebody changed it"),
         ({"id": "0"}, "somebody changed it"),
         ({"environment": "dev-a"}, "somebody changed it"),
         ({"refused": [{"asset": "team/mart", "partition": None, "reason": ""}]}, "somebody changed it"),
         ({"pairs": []}, "incomplete"),
+        ({"created_at": "yesterday"}, "the plan is incomplete .*: make the plan again"),
+        ({"created_at": "2026-01-01T12:00:00"}, "the plan is incomplete .*no time zone.*: make the plan again"),
+        ({"created_at": None}, "the plan is incomplete .*: make the plan again"),
+        ({"graph": None}, "the plan is incomplete .*: make the plan again"),
         ({"estimate_seconds": 1.0, "estimate_seconds_spread": [1.0, 1.0]}, "somebody changed it"),
     ],
 )
 def test_a_plan_that_was_edited_or_is_of_another_version_is_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         from_json({**to_json(chain(1)), **change})
+
+
+@PATIENT
+@given(cases(), st.data())
+def test_pairs_in_another_order_are_noticed(case: Case, data: st.DataObject) -> None:
+    written = to_json(plan_of(case))
+    part = data.draw(st.sampled_from(["pairs", "refused"]))
+    shuffled = data.draw(st.permutations(written[part]))
+    if [(pair["asset"], pair["partition"]) for pair in shuffled] != [
+        (pair["asset"], pair["partition"]) for pair in written[part]
+    ]:
+        with pytest.raises(ValueError, match="somebody changed it"):
+            from_json({**written, part: shuffled})
+
+
+def test_two_pairs_that_change_places_are_noticed_though_all_else_is_the_same() -> None:
+    written = to_json(chain(0, 1, 2))
+    first, second, *others = written["pairs"]
+    with pytest.raises(ValueError, match="somebody changed it"):
+        from_json({**written, "pairs": [second, first, *others]})
+    with pytest.raises(ValueError, match="somebody changed it"):
+        from_json({**written, "pairs": [*others, first, second]})
+    middle = to_json(chain(0, 1, 2, 3))
+    with pytest.raises(ValueError, match="somebody changed it"):
+        from_json({**middle, "pairs": [middle["pairs"][at] for at in (0, 2, 1, *range(3, 9))]})
 
 
 def test_an_edited_pair_or_run_is_noticed() -> None:
