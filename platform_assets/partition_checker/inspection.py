@@ -69,7 +69,7 @@ class Inspector:
         )
         tables = [TableName.of_key(nodes[name].key) for name in wanted if nodes[name].completeness.storage == "table"]
         files = self.catalog.files(tables)
-        failed = self._failures(wanted)
+        attempts = self._attempts(wanted)
         return {
             name: self._delivered(node, both[name])
             if node.location is None
@@ -79,7 +79,7 @@ class Inspector:
                 standings.get(name),
                 files.get(TableName.of_key(node.key)),
                 name in wanted,
-                failed.get(name, {}),
+                attempts.get(name, _Attempts()),
             )
             for name, node in nodes.items()
         }
@@ -110,7 +110,7 @@ class Inspector:
         standings: Standings | None,
         files: DataFiles | None,
         is_wanted: bool,
-        failed: Mapping[str, str],
+        attempts: "_Attempts",
     ) -> Facts:
         columns = _Columns(node.pairs)
         snapshots = np.zeros(len(node.pairs), np.int64)
@@ -148,7 +148,8 @@ class Inspector:
             **self._calendar(node),
             rewritten=rewritten,
             damaged=damaged,
-            failed=dict(columns.placed(failed.items())),
+            failed=dict(columns.placed(attempts.failed.items())),
+            building=dict(columns.placed(attempts.building.items())),
             may_be_empty=node.completeness.may_be_empty,
             counts=storage == "table",
         )
@@ -189,16 +190,19 @@ class Inspector:
     def _views(self) -> Set[TableName]:
         return self.catalog.views()
 
-    def _failures(self, assets: Iterable[str]) -> dict[str, dict[str, str]]:
-        """Why the last attempt at a pair failed, by asset and partition."""
-        found: dict[str, dict[str, str]] = {}
+    def _attempts(self, assets: Iterable[str]) -> dict[str, "_Attempts"]:
+        """The attempts that left no receipt, by asset."""
+        found: dict[str, _Attempts] = {}
         endings: dict[str, str] = {}
         for attempt in self.ledger.attempts(list(assets)):
             if not attempt.error and attempt.run_id not in endings:
                 endings[attempt.run_id] = self._ending(attempt)
             why = f"run {attempt.run_id} failed: {attempt.error}" if attempt.error else endings[attempt.run_id]
+            of_asset = found.setdefault(attempt.asset, _Attempts())
             if why:
-                found.setdefault(attempt.asset, {})[attempt.partition] = why
+                of_asset.failed[attempt.partition] = why
+            else:
+                of_asset.building[attempt.partition] = attempt.run_id
         return found
 
     def _ending(self, attempt: Attempt) -> str:
@@ -217,6 +221,14 @@ class Inspector:
         if limit is not None and node.calendar is not None:
             frozen |= np.array([key < limit for key in node.pairs], np.bool_)
         return {"due": due, "frozen": frozen}
+
+
+@dataclass(frozen=True)
+class _Attempts:
+    """Of one asset, by partition: why the last attempt failed, or the run whose attempt goes on."""
+
+    failed: dict[str, str] = field(default_factory=dict)
+    building: dict[str, str] = field(default_factory=dict)
 
 
 class _Columns:

@@ -71,6 +71,9 @@ def reconcile(inspector: Inspector, run_id: str, adopts: bool = False) -> Reconc
 
     What the event log has lost of a recorded pair is recorded again. A pair that the event log calls built, and of
     which there is neither a receipt nor anything in storage, is lost. Adopting is described in `deep.py`.
+
+    Runs go on meanwhile, and store a pair before they record it. So a pair counts as unhealthy when two looks, one
+    after the other, find it so, and its check fails if no run was building it at either.
     """
     everything = dict.fromkeys(inspector.graph.named)
     judged = inspector.judged(everything)
@@ -79,21 +82,24 @@ def reconcile(inspector: Inspector, run_id: str, adopts: bool = False) -> Reconc
         keys = {name: list(inspector.graph.named[name].pairs) for name in everything}
         adopted = len(adopt(inspector, judged, keys, run_id))
         judged = inspector.judged(everything)
+    logged = {node.name: _logged(inspector.instance, node) for node in inspector.graph.built}
+    doubted = [name for name, of_asset in judged.items() if not of_asset.verified.all()]
+    again = replace(inspector, now=datetime.now(UTC)).judged(dict.fromkeys(doubted))
     unhealthy: list[PairState] = []
     verdicts = restored = 0
     for node in inspector.graph.nodes.values():
-        found = {pair.partition: pair for pair in judged[node.name].pairs(~judged[node.name].verified)}
+        before, now = judged[node.name], again.get(node.name, judged[node.name])
+        found = {pair.partition: pair for pair in now.pairs(~before.verified & ~now.verified)}
         if node.location is not None:
-            logged = _logged(inspector.instance, node)
-            found |= {key: _vanished(found[key]) for key in logged & found.keys() if _is_nowhere(found[key])}
-            failing = not_verified(judged[node.name]) | {
-                key: f"{pair.state}: {pair.reason}" for key, pair in found.items() if pair.state is State.LOST
-            }
+            vanished = {key: _vanished(found[key]) for key in found if key in logged[node.name]}
+            found |= {key: pair for key, pair in vanished.items() if _is_nowhere(found[key])}
+            at_rest = {pair.partition for pair in now.pairs(before.settled & now.settled & ~now.verified)}
+            failing = not_verified(pair for key, pair in found.items() if key in at_rest)
             verdicts += report(inspector.instance, run_id, verified_check(node.key, node.calendar), failing)
             if "alert" in node.completeness.when_late.values():
                 late = waiting_for_late(inspector.graph, node, judged)
                 verdicts += report(inspector.instance, run_id, on_time_check(node.key, node.calendar), late)
-            restored += _restore(inspector, node, judged[node.name], logged)
+            restored += _restore(inspector, node, judged[node.name], logged[node.name])
         unhealthy += found.values()
     counts = Counter(pair.state for pair in unhealthy)
     verified = sum(int(of_asset.verified.sum()) for of_asset in judged.values())
@@ -175,7 +181,9 @@ def _checks(
             node = inspector.graph.nodes[key.asset_key]
             judged = inspector.judged(dict.fromkeys([node.name, *inspector.graph.requirements(node)]))
             is_late = key.name == ON_TIME
-            failing = waiting_for_late(inspector.graph, node, judged) if is_late else not_verified(judged[node.name])
+            of_asset = judged[node.name]
+            wrong = of_asset.pairs(~of_asset.verified & of_asset.settled)
+            failing = waiting_for_late(inspector.graph, node, judged) if is_late else not_verified(wrong)
             targets = judged_materializations(context.instance, node.key, None if calendar is None else asked)
             for partition in asked:
                 yield evaluation(checks[key], partition, failing.get(partition), targets)
@@ -200,15 +208,18 @@ def _vanished(pair: PairState) -> PairState:
 
 
 def _restore(inspector: Inspector, node: Node, judged: Judged, logged: Set[str]) -> int:
-    """Record again what the event log has lost; returns how many pairs that were."""
+    """Record again what the event log has lost, not what a run is about to log; returns how many pairs that were."""
     facts = judged.facts
     lost = [
         facts.partitions[at] for at in np.flatnonzero(facts.recorded).tolist() if facts.partitions[at] not in logged
     ]
     receipts = inspector.ledger.current(node.name, lost) if lost else {}
-    for receipt in receipts.values():
+    runs = {run_id: inspector.instance.get_run_by_id(run_id) for run_id in {one.run_id for one in receipts.values()}}
+    going = {run_id for run_id, run in runs.items() if run is not None and not run.is_finished}
+    forgotten = [receipt for receipt in receipts.values() if receipt.run_id not in going]
+    for receipt in forgotten:
         inspector.instance.report_runless_asset_event(recorded_event(receipt))
-    return len(receipts)
+    return len(forgotten)
 
 
 def _shown(found: Reconciliation) -> dict[str, int]:

@@ -85,6 +85,7 @@ class Facts:
         rewritten: by position, who wrote to storage after the receipt.
         damaged: by position, what is wrong with the files.
         failed: by position, why the last attempt failed.
+        building: by position, the run that is at it now.
         due: expected by now.
         frozen: immutable: no change of code or input makes it outdated.
         is_delivered: an upstream system builds it; there are neither receipts nor storage of ours.
@@ -110,6 +111,7 @@ class Facts:
     rewritten: Mapping[int, str] = field(default_factory=dict)
     damaged: Mapping[int, Damage] = field(default_factory=dict)
     failed: Mapping[int, str] = field(default_factory=dict)
+    building: Mapping[int, str] = field(default_factory=dict)
     is_delivered: bool = False
     may_be_empty: bool = True
     counts: bool = True
@@ -133,6 +135,11 @@ class Judged:
         found: BoolArray = self.states == STATES.index(State.VERIFIED)
         return found
 
+    @property
+    def settled(self) -> BoolArray:
+        """The pairs that no run is building now."""
+        return ~_at(self.facts, self.facts.building)
+
     def pair(self, position: int) -> PairState:
         """The pair at that position among the asset's partitions."""
         facts = self.facts
@@ -150,6 +157,10 @@ class Judged:
         return map(self.pair, positions)
 
     def _reason(self, position: int) -> str:
+        run, why = self.facts.building.get(position), self._cause(position)
+        return f"{why}; run {run} is building it now" if run and why else why
+
+    def _cause(self, position: int) -> str:
         facts, state = self.facts, STATES[self.states[position]]
         if position in facts.damaged and state in (State.LOST, State.SHORT):
             return facts.damaged[position].reason

@@ -4,7 +4,7 @@ Belongs here: declaring these checks, what makes one fail, and reporting verdict
 here: judging pairs (`states.py`), when that is done (`reconcile.py`, `checker.py`).
 """
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 
 import dagster as dg
 import numpy as np
@@ -15,7 +15,7 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from platform_assets.automation import VERIFIED
 from platform_assets.operations.graph import Graph, Node
 from platform_assets.partition_checker.gate import named
-from platform_assets.partition_checker.states import STATES, Judged, State
+from platform_assets.partition_checker.states import STATES, Judged, PairState, State
 from platform_assets.partitioned_checks import Judged as JudgedMaterializations
 from platform_assets.partitioned_checks import judged_materializations, partitioned_check, verdict
 
@@ -38,10 +38,9 @@ def on_time_check(key: dg.AssetKey, calendar: dg.PartitionsDefinition | None) ->
     return partitioned_check(ON_TIME, key, calendar, "No pair waits for an upstream pair that is late.")
 
 
-def not_verified(judged: Judged) -> dict[str, str]:
-    """The pairs of an asset for which `verified` fails, and why."""
-    wanting = np.isin(judged.states, [STATES.index(state) for state in WANTING])
-    return {pair.partition: f"{pair.state}: {pair.reason}" for pair in judged.pairs(wanting)}
+def not_verified(pairs: Iterable[PairState]) -> dict[str, str]:
+    """Those of the pairs for which `verified` fails, and why."""
+    return {pair.partition: f"{pair.state}: {pair.reason}" for pair in pairs if pair.state in WANTING}
 
 
 def waiting_for_late(graph: Graph, node: Node, judged: Mapping[str, Judged]) -> dict[str, str]:

@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 
 from platform_assets.automation import VERIFIED
+from platform_assets.partition_checker.inspection import Inspector, Wanted
 from platform_assets.partition_checker.reconcile import (
     HEALTH,
     Reconciliation,
@@ -14,7 +15,7 @@ from platform_assets.partition_checker.reconcile import (
     build_reconciliation,
     reconcile,
 )
-from platform_assets.partition_checker.states import State
+from platform_assets.partition_checker.states import Judged, State
 from platform_assets.partition_checker.verdicts import ON_TIME
 from resources.warehouse import TableName
 from tests.platform_assets.partition_checker.shop import CALENDARS, DAYS, STEPS, Shop, key_of
@@ -234,3 +235,34 @@ def test_the_check_can_be_run_by_hand_for_some_partitions(logged: Shop) -> None:
     )
     found = {one.partition: one.passed for one in done.get_asset_check_evaluations()}
     assert found == {DAY: False, NEXT: True}
+
+
+def test_a_pair_that_a_run_is_building_fails_no_check_until_that_run_has_ended(logged: Shop) -> None:
+    logged.instance.add_run(dg.DagsterRun("job", run_id="going", status=dg.DagsterRunStatus.STARTED))
+    logged.ledger.begin({"shop/evens": [DAY]}, "going")
+    logged.ledger.forget("shop/evens", [DAY])
+    found = reconciled(logged)
+    (pair,) = [pair for pair in found.unhealthy if pair.asset == "shop/evens"]
+    said = "it is in storage, and no receipt says how it came there"
+    assert (pair.state, pair.reason) == (State.UNRECORDED, f"{said}; run going is building it now")
+    assert found.verdicts == 0
+    logged.ledger.failed("going", "it broke")
+    assert reconciled(logged).verdicts == 1
+    assert verdicts(logged, "evens") == [(DAY, False, f"unrecorded: {said}")]
+
+
+def test_a_pair_that_is_recorded_between_the_two_looks_is_healthy(
+    logged: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receipt = logged.receipts("evens")[DAY]
+    logged.ledger.forget("shop/evens", [DAY])
+    look = Inspector.judged
+
+    def judged(inspector: Inspector, wanted: Wanted) -> dict[str, Judged]:
+        found = look(inspector, wanted)
+        logged.ledger.record([receipt])
+        return found
+
+    monkeypatch.setattr(Inspector, "judged", judged)
+    found = reconciled(logged)
+    assert ([pair for pair in found.unhealthy if pair.asset == "shop/evens"], found.verdicts) == ([], 0)
