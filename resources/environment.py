@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -20,6 +20,7 @@ SETTINGS: Mapping[str, str] = {
     "HEADWATER_CATALOG": "Lake catalog: sqlite (default) or postgresql://user@host:port/database.",
     "HEADWATER_DATA": "Folder or object-store URL of the lake's Parquet files; default: <home>/lake/data.",
     "HEADWATER_DAGSTER_STORAGE": "Dagster's storage: sqlite (default) or postgresql://user@host:port/database.",
+    "HEADWATER_ONLINE_STORE": "Online feature store: sqlite (default), a SQLite file, or redis://user@host:port/number.",
     "HEADWATER_THREADS": "DuckDB threads per process; default 2.",
     "HEADWATER_MEMORY": "DuckDB memory limit per process; default 1500MB.",
     "HEADWATER_PORT": "Port of the web UI on 127.0.0.1; default 3000.",
@@ -55,6 +56,7 @@ class Environment:
     catalog: str
     data: str
     dagster_storage: str
+    online_store: str
     threads: int
     memory: str
     port: int
@@ -86,6 +88,7 @@ class Environment:
             catalog=_database("HEADWATER_CATALOG", given),
             data=given.get("HEADWATER_DATA", str(home / "lake" / "data")),
             dagster_storage=_database("HEADWATER_DAGSTER_STORAGE", given),
+            online_store=_online_store(given.get("HEADWATER_ONLINE_STORE", "sqlite"), home),
             threads=_whole("HEADWATER_THREADS", given, default=2),
             memory=_memory(given.get("HEADWATER_MEMORY", "1500MB")),
             port=_whole("HEADWATER_PORT", given, default=3000),
@@ -149,6 +152,7 @@ class Environment:
             "HEADWATER_CATALOG": self.catalog,
             "HEADWATER_DATA": self.data,
             "HEADWATER_DAGSTER_STORAGE": self.dagster_storage,
+            "HEADWATER_ONLINE_STORE": self.online_store,
             "HEADWATER_THREADS": str(self.threads),
             "HEADWATER_MEMORY": self.memory,
             "HEADWATER_PORT": str(self.port),
@@ -172,6 +176,22 @@ def _database(setting: str, given: Mapping[str, str]) -> str:
         raise SettingError(f"{setting} carries a password; leave it out and set PGPASSWORD or ~/.pgpass instead")
     if parts.scheme != "postgresql" or not parts.path.strip("/"):
         raise SettingError(f"{setting} is {value!r}; allowed: sqlite, or postgresql://user@host:port/database")
+    return value
+
+
+def _online_store(value: str, home: Path) -> str:
+    """The address that `resources/feature_store/online_rows.py` opens."""
+    if value == "sqlite":
+        return str(home / "online" / "rows.sqlite")
+    if "://" not in value:
+        return str(Path(value).expanduser().absolute())
+    parts = urlsplit(value)
+    if parts.password or "password" in parse_qs(parts.query):
+        raise SettingError("HEADWATER_ONLINE_STORE carries a password; leave it out and set REDISCLI_AUTH instead")
+    if parts.scheme not in ("redis", "rediss", "unix"):
+        raise SettingError(
+            f"HEADWATER_ONLINE_STORE is {value!r}; allowed: sqlite, a path, or redis://user@host:port/number"
+        )
     return value
 
 
