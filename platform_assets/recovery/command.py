@@ -19,21 +19,19 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from platform_assets.operations.client import BackfillStatus, DagsterRefused
-from platform_assets.operations.services import ServiceError, open_instance
+from platform_assets.operations.client import BackfillStatus
+from platform_assets.operations.services import open_instance
 from platform_assets.partition_checker.causes import Causes, Link
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partition_checker.gate import named
 from platform_assets.partition_checker.inspection import Inspector
-from platform_assets.recovery.code_changes import CodeChangesError, changed_models
-from platform_assets.recovery.launching import Launched, RecoveryRefused, dagster_of, done_since, follow, launch
+from platform_assets.recovery.code_changes import changed_models
+from platform_assets.recovery.launching import REFUSALS, Launched, dagster_of, done_since, follow, launch
 from platform_assets.recovery.plan import Plan, from_json, to_json
 from platform_assets.recovery.roots import Situation, changed, code_roots, unhealthy
 from platform_assets.spans import SelectionError, pair_named, pairs_named, runs_of_same
-from resources.dbt import Dbt, DbtError
+from resources.dbt import Dbt
 from resources.environment import Environment
-from resources.ledger import LedgerError
-from resources.warehouse import LakeError
 
 _LINES_SHOWN = 60
 
@@ -144,9 +142,7 @@ def _inspecting() -> Iterator[Inspector]:
             yield PartitionChecker.of(environment).inspector(instance)
     except SelectionError as error:
         raise click.UsageError(str(error)) from error
-    except (
-        RecoveryRefused, CodeChangesError, DbtError, DagsterRefused, LakeError, LedgerError, ServiceError
-    ) as error:  # fmt: skip
+    except REFUSALS as error:
         raise click.ClickException(str(error)) from error
 
 

@@ -3,7 +3,8 @@
 Belongs here: configurations and ops. Not here: what is planned or launched (`roots.py`, `launching.py`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
@@ -11,7 +12,7 @@ from pydantic import Field
 
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.recovery.code_changes import changed_models
-from platform_assets.recovery.launching import dagster_of, launch
+from platform_assets.recovery.launching import REFUSALS, dagster_of, launch
 from platform_assets.recovery.plan import Plan, from_json, to_json
 from platform_assets.recovery.roots import Situation, changed, code_roots, unhealthy
 from platform_assets.spans import pairs_named
@@ -50,31 +51,35 @@ class CodeConfig(dg.Config):
 @dg.op
 def launch_plan(context: dg.OpExecutionContext, config: PlanConfig, checker: PartitionChecker) -> None:
     """Carries out a plan."""
-    _launch(context, checker, from_json(config.plan), dry_run=False)
+    with _refusals():
+        _launch(context, checker, from_json(config.plan), dry_run=False)
 
 
 @dg.op
 def plan_changed(context: dg.OpExecutionContext, config: ChangedConfig, checker: PartitionChecker) -> None:
     """Rebuilds pairs that changed and what depends on them."""
-    situation = Situation.now(checker.inspector(context.instance))
-    _launch(context, checker, situation.plan(changed(situation.graph, config.pairs)), config.dry_run)
+    with _refusals():
+        situation = Situation.now(checker.inspector(context.instance))
+        _launch(context, checker, situation.plan(changed(situation.graph, config.pairs)), config.dry_run)
 
 
 @dg.op
 def plan_unhealthy(context: dg.OpExecutionContext, config: UnhealthyConfig, checker: PartitionChecker) -> None:
     """Rebuilds pairs that are not verified and what depends on them."""
-    situation = Situation.now(checker.inspector(context.instance))
-    wanted = pairs_named(situation.graph, config.assets, config.partitions)
-    _launch(context, checker, situation.plan(unhealthy(situation, wanted)), config.dry_run)
+    with _refusals():
+        situation = Situation.now(checker.inspector(context.instance))
+        wanted = pairs_named(situation.graph, config.assets, config.partitions)
+        _launch(context, checker, situation.plan(unhealthy(situation, wanted)), config.dry_run)
 
 
 @dg.op
 def plan_code(context: dg.OpExecutionContext, config: CodeConfig, checker: PartitionChecker, dbt: Dbt) -> None:
     """Rebuilds what a change of dbt models concerns."""
-    situation = Situation.now(checker.inspector(context.instance))
-    changes = changed_models(config.git_ref, dbt)
-    contained = [change.asset for change in changes if change.additive]
-    _launch(context, checker, situation.plan(code_roots(situation, changes), contained), config.dry_run)
+    with _refusals():
+        situation = Situation.now(checker.inspector(context.instance))
+        changes = changed_models(config.git_ref, dbt)
+        contained = [change.asset for change in changes if change.additive]
+        _launch(context, checker, situation.plan(code_roots(situation, changes), contained), config.dry_run)
 
 
 def build_recovery() -> dg.Definitions:
@@ -95,6 +100,15 @@ def build_recovery() -> dg.Definitions:
             job("recover_code", plan_code),
         ]
     )
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What the commands would say is what the failed step says first, without a traceback above it."""
+    try:
+        yield
+    except REFUSALS as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
 
 
 def _launch(context: dg.OpExecutionContext, checker: PartitionChecker, plan: Plan, dry_run: bool) -> None:

@@ -12,15 +12,19 @@ from dataclasses import dataclass
 import dagster as dg
 
 from platform_assets.automation import CUT_OFF
-from platform_assets.operations.client import BackfillStatus, Client
-from platform_assets.operations.services import running, running_at
+from platform_assets.operations.client import BackfillStatus, Client, DagsterRefused
+from platform_assets.operations.services import ServiceError, running, running_at
 from platform_assets.partition_checker.checker import PLAN
 from platform_assets.partition_checker.inspection import Inspector
-from platform_assets.recovery.plan import Plan, ranges_of
+from platform_assets.recovery.code_changes import CodeChangesError
+from platform_assets.recovery.plan import Plan, PlanError, ranges_of
 from platform_assets.recovery.planning import differences, remaining
 from platform_assets.recovery.roots import planned_assets
+from platform_assets.spans import SelectionError
+from resources.dbt import DbtError
 from resources.environment import Environment
-from resources.ledger import Launches, Recovery
+from resources.ledger import Launches, LedgerError, Recovery
+from resources.warehouse import LakeError
 
 _LOOK_SECONDS = 2.0
 _SILENCE_SECONDS = 60
@@ -29,6 +33,13 @@ _SILENCE_SECONDS = 60
 
 class RecoveryRefused(RuntimeError):
     """The plan cannot be launched; the message says why and what to do."""
+
+
+REFUSALS = (
+    RecoveryRefused, CodeChangesError, DagsterRefused, DbtError, LakeError, LedgerError, PlanError, SelectionError,
+    ServiceError,
+)  # fmt: skip
+"""Whatever keeps a recovery from being planned or launched: the messages are for people, and say what to do."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,10 @@ from platform_assets.partition_checker.requirements import BoolArray, IntArray
 FORMAT = 3
 
 
+class PlanError(ValueError):
+    """What was written is no plan of this version; the message says why."""
+
+
 @dataclass(frozen=True)
 class PlannedPair:
     """One pair and why it is where it is."""
@@ -247,19 +251,19 @@ def from_json(value: Mapping[str, Any]) -> Plan:
     """The plan that `to_json` wrote.
 
     Raises:
-        ValueError: written by another version, or not what was written.
+        PlanError: written by another version, or not what was written.
     """
     if value.get("format") != FORMAT:
-        raise ValueError(
+        raise PlanError(
             f"the plan has format {value.get('format')!r}, this version reads {FORMAT}: make the plan again"
         )
     try:
         plan = _read(value)
         found = plan.id
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
-        raise ValueError(f"the plan is incomplete ({error!r}): make the plan again") from error
+        raise PlanError(f"the plan is incomplete ({error!r}): make the plan again") from error
     if found != value.get("id"):
-        raise ValueError(
+        raise PlanError(
             f"the plan says it is {value.get('id')!r} but its contents are {found!r}: somebody changed it. "
             "Make the plan again instead of editing it"
         )
