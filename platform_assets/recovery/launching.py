@@ -67,10 +67,6 @@ def launch(plan: Plan, inspector: Inspector, client: Client) -> Launched:
             f"the plan was made for the environment {plan.environment}, this is {ledger.environment}: set "
             "HEADWATER_ENV to that, or make a plan here"
         )
-    if changes := differences(plan, planned_assets(inspector.graph)):
-        raise RecoveryRefused(
-            "the asset graph is another one than when the plan was made, so make the plan again:\n" + "\n".join(changes)
-        )
     with ledger.launching() as launches:
         if known := launches.get(plan.id):
             status = client.backfill(known.backfills[-1])
@@ -80,6 +76,11 @@ def launch(plan: Plan, inspector: Inspector, client: Client) -> Launched:
         left = remaining(plan, done_since(plan, inspector), {})
         if not left.pair_count:
             return Launched(plan.id, None, 0)
+        if changes := differences(left, planned_assets(inspector.graph)):
+            raise RecoveryRefused(
+                "the asset graph is another one than when the plan was made, so make the plan again:\n"
+                + "\n".join(changes)
+            )
         backfill = client.launch_backfill(
             f"recovery of {left.pair_count} pairs", _ranges(left), {PLAN: plan.id, CUT_OFF: "true"}
         )
@@ -89,12 +90,15 @@ def launch(plan: Plan, inspector: Inspector, client: Client) -> Launched:
 
 def done_since(plan: Plan, inspector: Inspector) -> Callable[[str, str], bool]:
     """Tells of a pair whether it is verified and was recorded after the plan was made."""
-    judged = inspector.judged({selection.asset: None for selection in plan.selections})
+    known = [selection.asset for selection in plan.selections if selection.asset in inspector.graph.named]
+    judged = inspector.judged(dict.fromkeys(known))
     made = plan.created_at.timestamp()
 
     def done(asset: str, partition: str) -> bool:
-        of_asset = judged[asset]
-        at = of_asset.facts.place[partition]
+        of_asset = judged.get(asset)
+        at = of_asset.facts.place.get(partition) if of_asset else None
+        if of_asset is None or at is None:
+            return False
         return bool(of_asset.verified[at]) and of_asset.facts.recorded_at[at] >= made
 
     return done

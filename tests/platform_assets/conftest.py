@@ -1,4 +1,4 @@
-"""A shop of its own for every test, empty or built."""
+"""A shop of its own for every test that asks for one, empty or built."""
 
 import shutil
 from collections.abc import Iterator
