@@ -87,16 +87,39 @@ def _transform(transform: OnRequestTransform, views: Mapping[str, FeastView]) ->
         schema=list(map(_field, transform.request.fields)),
         description=transform.request.description,
     )
-    source = inspect.getsource(transform.function)
     return OnDemandFeatureView(
         name=transform.name,
         sources=[request, _projection(transform.reads, views)],
-        schema=[_field(transform.output)],
-        feature_transformation=PythonTransformation(udf=cast(FunctionType, transform.of_columns), udf_string=source),
+        # Feast compares it with what it infers, which has no description.
+        schema=[Field(name=transform.output.name, dtype=_type(transform.output.type))],
+        feature_transformation=PythonTransformation(
+            udf=cast(FunctionType, transform.of_columns), udf_string=_source(transform)
+        ),
         mode="python",
-        description=transform.description,
+        description=f"{transform.description} {transform.output.name}: {transform.output.description}",
         owner=team_of(transform.team).owner,
         tags={"team": transform.team},
+    )
+
+
+def _source(transform: OnRequestTransform) -> str:
+    """What Feast keeps of the transform and runs: the declared function, found where it is declared.
+
+    Its text follows as comments, so that Feast sees a change of it, and its web UI shows it.
+    """
+    function = transform.function
+    shown = inspect.getsource(function).rstrip().splitlines()
+    return "\n".join(
+        [
+            f"def {transform.name}(columns):",
+            f"    from {function.__module__} import {function.__qualname__} as function",
+            f"    inputs = {transform.inputs!r}",
+            "    rows = zip(*[columns[name] for name in inputs], strict=True)",
+            f"    return {{{transform.output.name!r}: [function(**dict(zip(inputs, row))) for row in rows]}}",
+            "",
+            *(f"# {line}".rstrip() for line in shown),
+            "",
+        ]
     )
 
 

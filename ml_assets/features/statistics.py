@@ -107,7 +107,8 @@ def statistics_of(feature: str, values: pa.Array | pa.ChunkedArray) -> Statistic
     """The statistics of a column; numbers count by value, everything by its text."""
     known = pc.drop_null(values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values)
     if pa.types.is_floating(known.type):
-        known = known.filter(pc.invert(pc.is_nan(known)))
+        # Adding zero makes one zero of both: they are equal and have different texts.
+        known = pc.add(known.filter(pc.invert(pc.is_nan(known))), 0.0)
     is_number = pa.types.is_integer(known.type) or pa.types.is_floating(known.type)
     numbers = pc.sort_indices(known) if is_number else None
     digest, frequent = _digest(), _frequent()

@@ -179,6 +179,9 @@ class LakeSource(DataSource):
 
     def columns(self, lake: duckdb.DuckDBPyConnection) -> dict[str, str]:
         """The same on a connection that is already open."""
+        if self.computed:
+            # First without them, so that a table that is not there is named as such.
+            columns_of(lake, self.table.sql)
         return columns_of(lake, self.relation)
 
     @property

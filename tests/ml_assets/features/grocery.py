@@ -1,7 +1,7 @@
 """A grocery on a real lake: three weeks of marts that tests fill, and the feature assets over them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 
 import dagster as dg
@@ -114,9 +114,21 @@ class Grocery:
             instance=self.instance,
             resources=self.resources,
             selection=[dg.AssetKey(["commerce", name])],
-            tags={"dagster/asset_partition_range_start": asked[0], "dagster/asset_partition_range_end": asked[-1]},
+            tags=_span(asked),
             raise_on_error=False,
         )
+
+    def judged(self, asset: str, check: str) -> list[dg.AssetCheckEvaluation]:
+        """The verdicts of a check of `commerce/<asset>`, in order of partition."""
+        _, checks = feature_assets(self.catalogue)
+        result = dg.materialize(
+            [*self.assets(), *checks],
+            instance=self.instance,
+            resources=self.resources,
+            selection=dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey(["commerce", asset]), check)),
+            tags=_span(WEEKS) if asset == "feature_skew" else {},
+        )
+        return sorted(result.get_asset_check_evaluations(), key=lambda one: one.partition or "")
 
     def table(self, name: str) -> list[dict[str, object]]:
         """What the lake holds of `commerce.<name>`, in order of partition."""
@@ -160,5 +172,5 @@ class Grocery:
         self.warehouse.replace_partitions(PRICES.table, list(rows), mart(rows), commit)
 
 
-def with_ttl(view: FeatureView, ttl: timedelta) -> FeatureView:
-    return replace(view, ttl=ttl)
+def _span(weeks: Sequence[str]) -> dict[str, str]:
+    return {"dagster/asset_partition_range_start": weeks[0], "dagster/asset_partition_range_end": weeks[-1]}
