@@ -139,6 +139,11 @@ class Environment:
         return self.home / "mlflow" / "artifacts"
 
     @property
+    def feast(self) -> Path:
+        """Feast's folder, holding `feature_store.yaml` and the registry."""
+        return self.home / "feast"
+
+    @property
     def variables(self) -> dict[str, str]:
         """What a child process needs to run in this very environment, telemetry off."""
         return {

@@ -13,6 +13,7 @@ from platform_assets.definitions import build_defs as build_platform
 from platform_assets.partition_checker.checker import PartitionChecker
 from resources.dbt import Dbt
 from resources.environment import Environment
+from resources.feature_store.online_resource import OnlineStore
 from resources.model_registry import ModelRegistry
 from resources.warehouse import Warehouse
 
@@ -30,7 +31,12 @@ def load(environment: Environment) -> dict[str, dg.Definitions]:
             resources={"warehouse": warehouse, "dbt": Dbt.of(environment), "checker": checker}
         ),
         "ml_assets": build_ml(
-            resources={"warehouse": warehouse, "model_registry": ModelRegistry.of(environment), "checker": checker}
+            resources={
+                "warehouse": warehouse,
+                "model_registry": ModelRegistry.of(environment),
+                "online_store": OnlineStore.of(environment),
+                "checker": checker,
+            }
         ),
     }
 

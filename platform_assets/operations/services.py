@@ -22,6 +22,7 @@ from platform_assets.operations.client import Client
 from platform_assets.operations.graph import code_locations
 from resources.dbt import Dbt
 from resources.environment import Environment
+from resources.feature_store.feast_settings import write_feast_settings
 from resources.warehouse import Warehouse
 
 HOST = "127.0.0.1"
@@ -87,7 +88,7 @@ def _storage(environment: Environment) -> dict[str, Any]:
 
 
 def prepare(environment: Environment) -> None:
-    """Create what is missing of the environment's state: instance settings, lake, dbt manifest."""
+    """Create what is missing of the environment's state: settings of Dagster and Feast, lake, dbt manifest."""
     environment.dagster_home.mkdir(parents=True, exist_ok=True)
     environment.landing.mkdir(parents=True, exist_ok=True)
     (environment.dagster_home / "dagster.yaml").write_text(yaml.safe_dump(instance_settings(environment)))
@@ -96,6 +97,7 @@ def prepare(environment: Environment) -> None:
         instance.all_instigator_state()
         instance.get_runs_count()
         instance.all_asset_keys()
+    write_feast_settings(environment)
     Warehouse.of(environment).snapshot()
     Dbt.of(environment).manifest()
 

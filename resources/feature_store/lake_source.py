@@ -1,13 +1,13 @@
 """A table of the lake as Feast's data source, and as the place of a saved dataset.
 
-Belongs here: the table's name, its registry round trip, how its column types map to Feast's. Not here: reading
-features from it (offline_store.py).
+Belongs here: the table's name, the columns that are computed from it, its registry round trip, how its column types
+map to Feast's. Not here: reading features from it (offline_store.py).
 """
 # Feast loads this module by name: there is nothing in it without Feast.
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import duckdb
@@ -18,7 +18,7 @@ from feast.repo_config import RepoConfig
 from feast.saved_dataset import SavedDatasetStorage
 from feast.value_type import ValueType
 
-from resources.feature_store.point_in_time import FeatureError, check_columns, columns_of, is_time
+from resources.feature_store.point_in_time import FeatureError, check_columns, columns_of, is_time, quoted
 from resources.warehouse import TableName, Warehouse
 
 _TIMESTAMPTZ = "TIMESTAMP WITH TIME ZONE"
@@ -72,6 +72,7 @@ class LakeSource(DataSource):
         *,
         table: str,
         name: str | None = None,
+        computed: Mapping[str, str] | None = None,
         timestamp_field: str | None = None,
         created_timestamp_column: str | None = None,
         field_mapping: dict[str, str] | None = None,
@@ -84,6 +85,7 @@ class LakeSource(DataSource):
         Args:
             table: `team/entity`, or `schema.table`, which is the same table.
             name: unique in the project; by default `team/entity`.
+            computed: further columns by name, each as SQL over the table's own. It is run as it is: code declares it.
             timestamp_field: the column with the event time.
             created_timestamp_column: the column with the time at which the row was written, if there is one.
             field_mapping: the table's column -> the name that feature views use.
@@ -95,6 +97,7 @@ class LakeSource(DataSource):
             FeatureError: `table` is no such name.
         """
         self.table = table_name(table)
+        self.computed = dict(computed or {})
         super().__init__(
             name=name or f"{self.table.schema}/{self.table.name}",
             timestamp_field=timestamp_field,
@@ -109,7 +112,10 @@ class LakeSource(DataSource):
         return hash((self.name, self.timestamp_field, self.table))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, LakeSource) and self.table == other.table and self._same_settings(other)
+        return isinstance(other, LakeSource) and self._same_columns(other) and self._same_settings(other)
+
+    def _same_columns(self, other: "LakeSource") -> bool:
+        return self.table == other.table and self.computed == other.computed
 
     def _same_settings(self, other: "LakeSource") -> bool:
         return bool(DataSource.__eq__(self, other))  # type: ignore[no-untyped-call] # Feast leaves it unannotated
@@ -122,7 +128,7 @@ class LakeSource(DataSource):
     def from_proto(data_source: DataSourceProto) -> "LakeSource":
         """The source that `to_proto` wrote to the registry."""
         return LakeSource(
-            table=json.loads(data_source.custom_options.configuration)["table"],
+            **json.loads(data_source.custom_options.configuration),
             name=data_source.name,
             timestamp_field=data_source.timestamp_field,
             created_timestamp_column=data_source.created_timestamp_column,
@@ -137,7 +143,7 @@ class LakeSource(DataSource):
             name=self.name,
             type=DataSourceProto.CUSTOM_SOURCE,
             data_source_class_type=f"{LakeSource.__module__}.{LakeSource.__qualname__}",
-            custom_options=_options(self.table),
+            custom_options=_options(self.table, self.computed),
             timestamp_field=self.timestamp_field,
             created_timestamp_column=self.created_timestamp_column,
             field_mapping=self.field_mapping,
@@ -173,11 +179,22 @@ class LakeSource(DataSource):
 
     def columns(self, lake: duckdb.DuckDBPyConnection) -> dict[str, str]:
         """The same on a connection that is already open."""
-        return columns_of(lake, self.table.sql)
+        if self.computed:
+            # First without them, so that a table that is not there is named as such.
+            columns_of(lake, self.table.sql)
+        return columns_of(lake, self.relation)
+
+    @property
+    def relation(self) -> str:
+        """What stands behind `from`: the table, with what is computed from it."""
+        if not self.computed:
+            return self.table.sql
+        columns = ", ".join(f"{sql} as {quoted(name)}" for name, sql in self.computed.items())
+        return f"(select *, {columns} from {self.table.sql})"
 
     def get_table_query_string(self) -> str:
-        """The table's quoted name."""
-        return self.table.sql
+        """The same, as Feast calls it."""
+        return self.relation
 
 
 class SavedDatasetLakeStorage(SavedDatasetStorage):
@@ -262,6 +279,7 @@ def lake_of(config: RepoConfig) -> Warehouse:
     return settings.warehouse()
 
 
-def _options(table: TableName) -> DataSourceProto.CustomSourceOptions:
-    written = json.dumps({"table": f"{table.schema}/{table.name}"})
+def _options(table: TableName, computed: Mapping[str, str] | None = None) -> DataSourceProto.CustomSourceOptions:
+    said = {"table": f"{table.schema}/{table.name}", **({"computed": computed} if computed else {})}
+    written = json.dumps(said)
     return DataSourceProto.CustomSourceOptions(configuration=written.encode())

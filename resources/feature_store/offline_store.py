@@ -453,7 +453,8 @@ def _view(view: FeatureView, features: Sequence[str], full_feature_names: bool) 
     created = source.created_timestamp_column
     return View(
         name=view.name,
-        table=source.table,
+        table=source.relation,
+        called=str(source.table),
         keys={view.projection.join_key_map.get(key, key): stored.get(key, key) for key in keys},
         timestamp=stored.get(source.timestamp_field, source.timestamp_field),
         created=stored.get(created, created) or None,

@@ -4,7 +4,8 @@ Belongs here: reading, writing, expiring and deleting rows by key, and what a st
 is in a row (`packed_rows.py`) and which features are asked for (`reader.py`).
 
 A row never replaces one with a newer event time, or with the same and a newer created time, so that writing again, or
-out of order, changes nothing. A materialization marks every key that it writes with its generation; once all are
+out of order, changes nothing; except where its writer says that the source, as of an instant, holds this row and no
+other. A materialization marks every key that it writes with its generation; once all are
 written, `expire` deletes the keys that carry an older mark. One that is interrupted before has deleted nothing, and is
 begun again or gone on with under the same generation.
 """
@@ -24,7 +25,7 @@ from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 from resources.feature_store.entity_keys import view_prefix
-from resources.feature_store.packed_rows import RowSchema, microseconds_of, times_of
+from resources.feature_store.packed_rows import NEVER, RowSchema, microseconds_of, times_of
 
 SETTING = "HEADWATER_ONLINE_STORE"
 PASSWORD_VARIABLE = "REDISCLI_AUTH"
@@ -68,10 +69,12 @@ class OnlineRows(Protocol):
         *,
         generation: int = 0,
         ttl: timedelta | None = None,
+        as_of: datetime | None = None,
     ) -> None:
         """Keep `rows` of `view` under `keys` unless there are newer ones, and mark the keys with `generation`.
 
-        A store may forget rows that are older than `ttl`.
+        A store may forget rows that are older than `ttl`. With `as_of`, the rows are what the view's source held at
+        that instant: whatever is not later gives way to them, also a newer row, which the source has lost since.
         """
 
     def begin(self, view: str) -> int:
@@ -134,9 +137,11 @@ class SqliteRows:
         *,
         generation: int = 0,
         ttl: timedelta | None = None,
+        as_of: datetime | None = None,
     ) -> None:
         """See `OnlineRows.write`; one transaction."""
-        entries = ((key, *times_of(row), generation, row) for key, row in zip(keys, rows, strict=True))
+        until = NEVER if as_of is None else microseconds_of(as_of)
+        entries = ((key, *times_of(row), generation, row, until) for key, row in zip(keys, rows, strict=True))
         with self._transaction() as connection:
             connection.execute(
                 "insert or ignore into declarations values (?, ?)", (schema.fingerprint, schema.declaration)
@@ -293,13 +298,15 @@ class RedisRows:
         *,
         generation: int = 0,
         ttl: timedelta | None = None,
+        as_of: datetime | None = None,
     ) -> None:
         """See `OnlineRows.write`; a thousand rows at once are written or are not."""
         self._ask(self._writer.hsetnx, self._declarations, schema.fingerprint, schema.declaration)
         marks, now = self._marks(view), int(time.time() * 1e6)
+        until = NEVER if as_of is None else microseconds_of(as_of)
         entries = zip(keys, rows, strict=True)
         while chunk := list(islice(entries, _ROWS_A_SCRIPT)):
-            arguments: list[bytes | int] = [generation]
+            arguments: list[bytes | int] = [generation, struct.pack(">q", until)]
             for _, row in chunk:
                 arguments += (row, _kept_ms(times_of(row)[0], now, ttl))
             names = [marks, *(self._prefix + key for key, _ in chunk)]
@@ -362,9 +369,9 @@ _TABLES = (
     "create table if not exists generations (view text primary key, generation integer not null) without rowid",
 )
 
-_NEWER = "(excluded.event_time, excluded.created_time) >= (event_time, created_time)"
+_NEWER = "((excluded.event_time, excluded.created_time) >= (event_time, created_time) or event_time <= ?6)"
 _UPSERT = f"""
-    insert into online_rows values (?, ?, ?, ?, ?) on conflict (key) do update set
+    insert into online_rows values (?1, ?2, ?3, ?4, ?5) on conflict (key) do update set
         row = iif({_NEWER}, excluded.row, row),
         event_time = iif({_NEWER}, excluded.event_time, event_time),
         created_time = iif({_NEWER}, excluded.created_time, created_time),
@@ -381,10 +388,15 @@ _WRITE_NEWER = """
         end
         return true
     end
+    local until_high, until_low = struct.unpack('>i4I4', ARGV[2])
+    local function given_up(old)
+        local high, low = struct.unpack('>i4I4', old)
+        return high < until_high or (high == until_high and low <= until_low)
+    end
     for number = 2, #KEYS do
-        local row, kept_ms = ARGV[2 * number - 2], tonumber(ARGV[2 * number - 1])
+        local row, kept_ms = ARGV[2 * number - 1], tonumber(ARGV[2 * number])
         local old = redis.call('GETRANGE', KEYS[number], 0, 15)
-        if #old < 16 or newer(old, row) then
+        if #old < 16 or newer(old, row) or given_up(old) then
             if kept_ms > 0 then
                 redis.call('SET', KEYS[number], row, 'PX', kept_ms)
             else

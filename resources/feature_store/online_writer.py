@@ -30,8 +30,11 @@ def write(
     event_time: str,
     created_time: str | None = None,
     generation: int = 0,
+    as_of: datetime | None = None,
 ) -> int:
     """Write `table`, with columns for join keys, features and times, to the online store; returns its rows.
+
+    With `as_of` they replace whatever is not later than that instant, as `OnlineRows.write` says.
 
     Raises:
         RowError, JoinKeyError: a column is missing or of another type than `view` declares.
@@ -47,6 +50,7 @@ def write(
             view.schema.pack(part, part.column(event_time), created),
             generation=generation,
             ttl=view.ttl,
+            as_of=as_of,
         )
     return int(table.num_rows)
 
@@ -61,13 +65,13 @@ def refresh(
 ) -> Refreshed:
     """Make the online store hold what `batches` do, which are the whole view as of the instant `as_of`.
 
-    Keys that are in none of them are deleted at the end, unless their row is newer than `as_of`. A materialization that
-    is interrupted deletes nothing and is simply run again.
+    Rows that are newer than `as_of` stay; every other gives way, also to an older one, and is deleted at the end if its
+    key is in none of the batches. A materialization that is interrupted deletes nothing and is simply run again.
 
     Raises:
         RowError, JoinKeyError, OnlineStoreError: as `write` does.
     """
     rows.prepare()
     generation = rows.begin(view.stored_as)
-    written = sum(write(rows, view, batch, event_time, created_time, generation) for batch in batches)
+    written = sum(write(rows, view, batch, event_time, created_time, generation, as_of) for batch in batches)
     return Refreshed(written, rows.expire(view.stored_as, generation, as_of))

@@ -70,6 +70,7 @@ class View:
         created: the table's column with the time at which a row was written, if it has one.
         ttl: how old a row may be; None or zero is no limit.
         features: what is taken over.
+        called: how errors call the table, where `table` is SQL.
     """
 
     name: str
@@ -79,6 +80,7 @@ class View:
     features: Sequence[Feature]
     created: str | None = None
     ttl: timedelta | None = None
+    called: str | None = None
 
     @property
     def relation(self) -> str:
@@ -302,7 +304,7 @@ class _Join:
 
     def check(self) -> None:
         """Refuse what cannot be joined."""
-        view, described = self.view, str(self.view.table)
+        view, described = self.view, self.view.called or str(self.view.table)
         wanted = [*view.keys.values(), view.timestamp, *([view.created] if view.created else [])]
         check_columns(view.name, described, [*wanted, *(f.column for f in view.features)], self.types)
         for column in wanted[len(view.keys) :]:

@@ -21,6 +21,7 @@ from ml_assets.demand.tables import (
 from platform_assets import partitions
 from platform_assets.partition_checker.checker import PartitionChecker
 from resources.environment import Environment
+from resources.feature_store.online_resource import OnlineStore
 from resources.model_registry import ModelRegistry
 from resources.warehouse import Warehouse
 
@@ -49,6 +50,7 @@ def defs(environment: Environment) -> dg.Definitions:
         resources={
             "warehouse": Warehouse.of(environment),
             "model_registry": ModelRegistry.of(environment),
+            "online_store": OnlineStore.of(environment),
             "checker": PartitionChecker.of(environment),
         }
     )

@@ -1,6 +1,7 @@
 """A table of the lake is a data source that the registry gives back as it was."""
 # What is tested is a plugin of Feast.
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,23 @@ def test_a_source_survives_the_registry_itself(warehouse: Warehouse, tmp_path: P
     # Nothing was declared, so Feast took the features from the table.
     fields = {field.name: field.dtype.to_value_type() for field in again.get_feature_view("spend").features}
     assert fields == {"spent_usd": ValueType.DOUBLE, "basket": ValueType.STRING_LIST}
+
+
+def test_a_source_with_a_computed_column_survives_and_has_the_column(warehouse: Warehouse) -> None:
+    computed = {"known_at": "timezone('Europe/Berlin', day + interval 1 day)"}
+    source = LakeSource(table="shop/days", timestamp_field="known_at", computed=computed)
+    assert DataSource.from_proto(source.to_proto()) == source
+    assert source != LakeSource(table="shop/days", timestamp_field="known_at", computed={"known_at": "now()"})
+    with warehouse.reader() as lake, pytest.raises(FeatureError, match=r'^lake\."shop"\."days" is not there'):
+        source.columns(lake)
+    commit = Commit("run", "shop/days")
+    day = "select date '2017-03-26' as day"
+    warehouse.replace_partitions(TableName("shop", "days"), None, lambda lake: lake.sql(day), commit)
+    with warehouse.reader() as lake:
+        assert source.columns(lake) == {"day": "DATE", "known_at": "TIMESTAMP WITH TIME ZONE"}
+        (row,) = lake.execute(f"select epoch(known_at) from {source.relation}").fetchall()
+    # The day on which clocks went forward.
+    assert row == (datetime(2017, 3, 26, 22, tzinfo=UTC).timestamp(),)
 
 
 def test_a_saved_datasets_place_survives_its_registry_form() -> None:

@@ -130,6 +130,19 @@ def test_a_row_newer_than_the_instant_that_was_materialized_stays(rows: OnlineRo
     assert rows.expire(VIEW, rows.begin(VIEW), NOON + second) == 1
 
 
+def test_what_the_source_held_as_of_an_instant_replaces_what_is_not_later(rows: OnlineRows) -> None:
+    hour = timedelta(hours=1)
+    before_1970 = datetime(1969, 12, 31, tzinfo=UTC)
+    write(rows, keys_of(1, 2, 3), rows_of(1, 2, 3, at=[NOON, NOON + hour, NOON + 2 * hour]))
+    write(rows, keys_of(4), rows_of(4, at=before_1970))
+    older = rows_of(10, 20, 30, 40, at=[NOON - hour] * 3 + [before_1970 - hour])
+    rows.write(VIEW, SCHEMA, keys_of(1, 2, 3, 4), older, as_of=NOON + hour)
+    assert numbers_in(rows.read(keys_of(1, 2, 3, 4))) == [10, 20, 3, 40]
+    # What was replaced is as if it had never been: a row between the two is newer than the one that is there.
+    write(rows, keys_of(1), rows_of(11, at=NOON - hour / 2))
+    assert numbers_in(rows.read(keys_of(1))) == [11]
+
+
 def test_an_interrupted_materialization_deletes_nothing_and_is_gone_on_with(rows: OnlineRows, place: Place) -> None:
     write(rows, keys_of(*range(10)), rows_of(*range(10)), rows.begin(VIEW))
     generation = rows.begin(VIEW)

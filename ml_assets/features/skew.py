@@ -1,0 +1,266 @@
+"""Training-serving skew: what the online store answers against what the lake says of the same keys at the same instant.
+
+Belongs here: sampling keys, comparing, and naming the cause of a difference. Not here: the table and check that keep
+the findings (`assets.py`).
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from ml_assets.sdk.feature_forms import LAST_EVENT, served_view, values_as_of
+from ml_assets.sdk.feature_views import EVENT_TIME, FeatureView, OnRequestTransform
+from resources.feature_store.online_rows import OnlineRows
+from resources.feature_store.packed_rows import arrow_type
+from resources.feature_store.reader import OnlineFeatures, OnlineReader, Status
+from resources.feature_store.served_view import ServedView
+from resources.warehouse import PARTITION_KEY, TableName
+
+SAMPLED_KEYS = 500
+"""Keys of a view that are read and joined again."""
+
+BOUND = 0.0
+"""The share of compared values that may differ."""
+
+
+class Cause(StrEnum):
+    """Why the online store and the lake say different things of one key at one instant."""
+
+    MISSING_ROW = "missing row"
+    STALE_ROW = "stale row"
+    WITHDRAWN_ROW = "withdrawn row"
+    LATE_DATA = "late data"
+    TTL = "TTL"
+    TYPE = "type"
+    TRANSFORM = "transform"
+
+
+MEANINGS: Mapping[Cause, str] = {
+    Cause.MISSING_ROW: "the store has no row of the key; materialize the view's newest partition again",
+    Cause.STALE_ROW: "the store has an older row than the lake; materialize the partitions since",
+    Cause.WITHDRAWN_ROW: "the store has a row that has left the lake; materialize its partition again",
+    Cause.LATE_DATA: "the lake's row was corrected after it was served; materialize its partition again",
+    Cause.TTL: "one of the two counts the row as too old; apply the declaration to Feast again",
+    Cause.TYPE: "the value is the same but for its type; apply the declaration, and materialize again",
+    Cause.TRANSFORM: "equal inputs, different outputs; the transform depends on more than its inputs",
+}
+"""What each cause means, and what to do about it."""
+
+SKEW_COLUMNS = {
+    "view": ("VARCHAR", "Feature view, or on-request transform."),
+    "feature": ("VARCHAR", "Feature that was compared."),
+    "as_of": ("TIMESTAMP WITH TIME ZONE", "Instant at which it was read online and joined offline."),
+    "sampled": ("BIGINT", "Keys that were sampled."),
+    "compared": ("BIGINT", "Keys that were compared; of the others the store has a row of after the instant."),
+    "skewed": ("BIGINT", "Keys of which the two values differ."),
+    "skew": ("DOUBLE", "The share of compared keys that differ, 0 to 1."),
+    "cause": ("VARCHAR", "The most frequent cause; null without a difference."),
+    "causes": ("VARCHAR", "Every cause with its number of keys; null without a difference."),
+    "example": ("VARCHAR", "One key with both values; null without a difference."),
+    PARTITION_KEY: ("VARCHAR", "Dagster partition key: the period at whose end was compared."),
+}
+"""Type and meaning of each column of the findings."""
+
+SKEW_SCHEMA = pa.schema(
+    [
+        ("view", pa.string()),
+        ("feature", pa.string()),
+        ("as_of", pa.timestamp("us", tz="UTC")),
+        ("sampled", pa.int64()),
+        ("compared", pa.int64()),
+        ("skewed", pa.int64()),
+        ("skew", pa.float64()),
+        ("cause", pa.string()),
+        ("causes", pa.string()),
+        ("example", pa.string()),
+        (PARTITION_KEY, pa.string()),
+    ]
+)
+
+
+@dataclass
+class Skew:
+    """How far one feature differs between the online store and the lake."""
+
+    view: str
+    feature: str
+    as_of: datetime
+    sampled: int
+    compared: int
+    causes: Counter[Cause] = field(default_factory=Counter)
+    example: str | None = None
+
+    @property
+    def skewed(self) -> int:
+        """Keys of which the two values differ."""
+        return self.causes.total()
+
+    @property
+    def skew(self) -> float:
+        """The share of compared keys that differ."""
+        return self.skewed / self.compared if self.compared else 0.0
+
+    @property
+    def cause(self) -> Cause | None:
+        """The most frequent cause."""
+        return min(self.causes, key=lambda cause: (-self.causes[cause], cause)) if self.causes else None
+
+    def row(self, partition: str) -> dict[str, Any]:
+        """The finding as a row of the table."""
+        causes = ", ".join(f"{cause}: {count}" for cause, count in sorted(self.causes.items()))
+        return {
+            "view": self.view,
+            "feature": self.feature,
+            "as_of": self.as_of,
+            "sampled": self.sampled,
+            "compared": self.compared,
+            "skewed": self.skewed,
+            "skew": self.skew,
+            "cause": self.cause,
+            "causes": causes or None,
+            "example": self.example,
+            PARTITION_KEY: partition,
+        }
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """The sampled keys of a view with what the lake and the store say of them; `places` are those to compare."""
+
+    view: FeatureView
+    instant: datetime
+    lake: pa.Table
+    online: OnlineFeatures
+    places: Sequence[int]
+
+    def key(self, place: int) -> str:
+        """A key for people."""
+        return ", ".join(f"{name}={self.lake[name][place].as_py()}" for name in self.view.keys)
+
+
+def view_skew(
+    lake: duckdb.DuckDBPyConnection,
+    view: FeatureView,
+    rows: OnlineRows,
+    partition: str,
+    reach: Sequence[str],
+    transforms: Iterable[OnRequestTransform] = (),
+    served: ServedView | None = None,
+    moved_on: bool = False,
+) -> list[Skew]:
+    """Compare the view, and the `transforms` that read it, when `partition` has ended: one finding a feature.
+
+    Args:
+        lake: a reading connection.
+        view: what is compared.
+        rows: the online store.
+        partition: of the mart, at whose end is read online and joined offline.
+        reach: the partitions from which keys are sampled; more than count, so that expired ones are among them.
+        transforms: of a request; computed from both sides' inputs with their examples.
+        served: the view as the readers of the online store know it; as it is declared, unless given.
+        moved_on: the store was brought to a later instant since. What it then lacks may have expired, so that a key
+            without a row is not compared.
+    """
+    sample = _sampled(lake, view, rows, partition, reach, served or served_view(view), moved_on)
+    found = [_compared(sample, feature.name) for feature in view.features]
+    return [*found, *(_transformed(sample, transform) for transform in transforms if transform.reads.view == view)]
+
+
+def newest_instant(lake: duckdb.DuckDBPyConnection, materialized: TableName) -> datetime:
+    """The latest instant that a view was materialized for, by the table that its materializations leave."""
+    found = lake.execute(f"select max(known_at) from {materialized.sql}").fetchone()
+    assert found is not None, "the table has a row for every partition"
+    newest: datetime = found[0]
+    return newest
+
+
+def _sampled(
+    lake: duckdb.DuckDBPyConnection,
+    view: FeatureView,
+    rows: OnlineRows,
+    partition: str,
+    reach: Sequence[str],
+    served: ServedView,
+    moved_on: bool,
+) -> _Sample:
+    offline = values_as_of(lake, view, {partition: reach}, with_last_event=True, at_most=SAMPLED_KEYS)
+    instant = view.known_at(partition)
+    reader = OnlineReader(rows, [served], now=instant.timestamp)
+    online = reader.read(view.select().references, {key: offline[key].to_pylist() for key in view.keys})
+    events = next(iter(online.event_times().values()))
+    places = [at for at, event in enumerate(events) if (not moved_on if event is None else event <= instant)]
+    return _Sample(view, instant, offline, online, places)
+
+
+def _compared(sample: _Sample, feature: str) -> Skew:
+    found = Skew(sample.view.name, feature, sample.instant, sample.lake.num_rows, len(sample.places))
+    offline, online = sample.lake[feature].to_pylist(), sample.online.columns[feature]
+    for place, cause in _differences(sample, feature, offline, online):
+        found.causes[cause] += 1
+        found.example = found.example or f"{sample.key(place)}: online {online[place]!r}, lake {offline[place]!r}"
+    return found
+
+
+def _differences(
+    sample: _Sample, feature: str, offline: Sequence[Any], online: Sequence[Any]
+) -> Iterator[tuple[int, Cause]]:
+    statuses, events = sample.online.statuses()[feature], sample.online.event_times()[feature]
+    counts, newest = sample.lake[EVENT_TIME].to_pylist(), sample.lake[LAST_EVENT].to_pylist()
+    for place in sample.places:
+        if _same(offline[place], online[place]):
+            continue
+        served, known = events[place], newest[place]
+        if served is None:
+            yield place, Cause.MISSING_ROW
+        elif known is None or served > known:
+            yield place, Cause.WITHDRAWN_ROW
+        elif served < known:
+            yield place, Cause.STALE_ROW
+        elif (counts[place] is None) != (statuses[place] is Status.OUTSIDE_TTL):
+            yield place, Cause.TTL
+        else:
+            yield place, Cause.TYPE if _alike(offline[place], online[place]) else Cause.LATE_DATA
+
+
+def _transformed(sample: _Sample, transform: OnRequestTransform) -> Skew:
+    """Both paths over the same requests: a batch of the lake's inputs, and row by row of the store's."""
+    output = transform.output.name
+    found = Skew(transform.name, output, sample.instant, sample.lake.num_rows, len(sample.places))
+    requests = [transform.examples[at % len(transform.examples)] for at in range(sample.lake.num_rows)]
+    types = {one.name: arrow_type(one.kind.packed) for one in transform.request.fields}
+    batch = sample.lake.select(list(transform.reads.names))
+    for name, kind in types.items():
+        batch = batch.append_column(name, pa.array([request[name] for request in requests], kind))
+    offline = transform.of_table(batch).to_pylist()
+    for place in sample.places:
+        inputs = {name: sample.online.columns[name][place] for name in transform.reads.names}
+        online = transform.of_row({**inputs, **requests[place]})
+        if _same(offline[place], online) or any(
+            not _same(sample.lake[name][place].as_py(), value) for name, value in inputs.items()
+        ):
+            # Of other inputs the difference is that of the inputs, which has been counted.
+            continue
+        found.causes[Cause.TRANSFORM] += 1
+        found.example = found.example or f"{sample.key(place)}: online {online!r}, lake {offline[place]!r}"
+    return found
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, float) and isinstance(other, float) and math.isnan(one) and math.isnan(other):
+        return True
+    return type(one) is type(other) and bool(one == other)
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Equal but for the type, or for the digits that a narrower one does not hold."""
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return one == other or np.float32(one) == np.float32(other)
+    return one is not None and other is not None and str(one) == str(other)
