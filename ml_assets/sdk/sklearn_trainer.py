@@ -21,8 +21,13 @@ from ml_assets.sdk.metrics import Floats
 from ml_assets.sdk.model_file import ModelMismatch, Signature
 from ml_assets.sdk.trainers import Parameter, Parameters, Training
 
-TRUSTED = ("sklearn.tree._tree.Tree", "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor")
-"""Types beyond skops' own list that a model file may hold: the arrays of scikit-learn's trees."""
+TRUSTED = (
+    "numpy.dtype",
+    "sklearn.tree._tree.Tree",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+)
+"""Types beyond skops' own list that a model file may hold: the types of arrays, and the arrays of scikit-learn's "
+"trees."""
 
 _IDENTITY = re.compile(r"\d{12,}")
 
