@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
 
 import dagster as dg
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
@@ -278,7 +278,12 @@ def measured(
 
 
 def _monitored(
-    model: Model, watched: Monitor, keys: ProjectTables, warehouse: Warehouse, lake: Any, partition: str
+    model: Model,
+    watched: Monitor,
+    keys: ProjectTables,
+    warehouse: Warehouse,
+    lake: duckdb.DuckDBPyConnection,
+    partition: str,
 ) -> list[Reading]:
     rows = model.training_set
     there = physical_partitions(lake, TableName.of_key(rows.key)).keys()
@@ -362,7 +367,7 @@ def _fold_specs(model: Model, keys: ProjectTables) -> list[dg.AssetSpec]:
         "model": repr((model.signature, model.window, model.metric, model.search, model.seed, model.not_negative)),
     }
     fitted = (folds.fit, type(model.trainer).fit, type(model.trainer).save)
-    asked = (folds.predict, type(model.trainer).predict, type(model.trainer).load)
+    asked = (folds.predict, folds.predict_as_served, type(model.trainer).predict, type(model.trainer).load)
     specs: list[tuple[dg.AssetSpec, tuple[Callable[..., object], ...], Mapping[str, object]]] = [
         (
             dg.AssetSpec(

@@ -173,7 +173,7 @@ class Search:
         space: the parameters to vary.
         trials: how many to try.
         splits: each trial is trained so many times, each on what comes before one of the last known partitions but the
-            holdout, and judged on that partition.
+            holdout, and judged on that partition; where the window has a validation, it is also stopped early on it.
     """
 
     space: Mapping[str, Range]

@@ -151,14 +151,30 @@ def predict(model: Model, file: ModelFile, rows: pa.Table) -> Floats:
         ModelMismatch: the file is not one of this declaration.
         TrainingDataError: a prediction is NaN or infinite.
     """
-    trained = opened(model.trainer, file, model.signature, f"materialize {model.team}/{model.name}_candidate again")
-    found = model.trainer.predict(trained, matrix(rows, model.feature_names))
-    if not np.isfinite(found).all():
-        raise TrainingDataError(
-            f"model {model.name!r}: {int((~np.isfinite(found)).sum())} of {len(found)} predictions are NaN or "
-            "infinite; look at the features of these rows and at the trainer's settings"
+    trained = opened(model.trainer, file, model.signature, _rebuild(model))
+    return _usable(model, model.trainer.predict(trained, matrix(rows, model.feature_names)))
+
+
+def predict_as_served(model: Model, file: ModelFile, rows: pa.Table) -> Floats:
+    """One prediction for each of `rows` by a version that may be older than the declaration.
+
+    It may be of another framework that ships, and read other features, as long as the training set still has them.
+
+    Raises:
+        ModelMismatch: the training set lacks a feature of it, or the file does not match itself.
+        TrainingDataError: a prediction is NaN or infinite.
+    """
+    lost = [name for name in file.signature.features if name not in model.training_set.features.columns]
+    if lost or file.signature.task != model.training_set.task:
+        raise ModelMismatch(
+            f"model {model.name!r}: an earlier version cannot be asked about "
+            f"{model.training_set.key.to_user_string()}, which lacks {', '.join(lost) or 'its task'}. Keep that "
+            "until the version is replaced as champion, or declare `Gate(against_champion=False)` for the partition "
+            "that replaces it"
         )
-    return found.clip(min=0.0) if model.not_negative else found
+    trainer = reader_of(file.framework, model.trainer)
+    trained = opened(trainer, file, file.signature, _rebuild(model))
+    return _usable(model, trainer.predict(trained, matrix(rows, file.signature.features)))
 
 
 def evaluate(
@@ -187,7 +203,7 @@ def evaluate(
     predicted = predict(model, file, judged)
     interval, champion_error = None, None
     if champion is not None:
-        theirs = _predict_as_champion(model, partition, champion, judged)
+        theirs = predict_as_served(model, champion, judged)
         champion_error = metric.of(labels, theirs)
         interval = paired_interval(metric, labels, predicted, theirs, _entities(model, judged), model.gate, model.seed)
     naive = {name: metric.of(labels, matrix(judged, [feature])[:, 0]) for name, feature in model.gate.beats.items()}
@@ -200,21 +216,6 @@ def evaluate(
         _calibration(labels, predicted),
         _importance(model, file, judged, labels, error),
     )
-
-
-def _predict_as_champion(model: Model, partition: str, file: ModelFile, rows: pa.Table) -> Floats:
-    """What the champion says of `rows`; it may be of another framework and read other features of the training set."""
-    lost = [name for name in file.signature.features if name not in rows.column_names]
-    if lost or file.signature.task != model.training_set.task:
-        raise ModelMismatch(
-            f"model {model.name!r} {partition}: the champion cannot be asked about this training set, which lacks "
-            f"{', '.join(lost) or 'its task'}. Keep these features until it is replaced, or declare "
-            "`Gate(against_champion=False)` for the partition that replaces it"
-        )
-    trainer = reader_of(file.framework, model.trainer)
-    champion = opened(trainer, file, file.signature, "materialize the champion's candidate again")
-    found = trainer.predict(champion, matrix(rows, file.signature.features))
-    return found.clip(min=0.0) if model.not_negative else found
 
 
 @dataclass(frozen=True)
@@ -242,6 +243,19 @@ class _Splits:
             errors.append(model.measure.of(judged.labels, model.trainer.predict(trained, judged.features)))
         mean = float(np.mean(errors))
         return mean if math.isfinite(mean) else math.inf
+
+
+def _usable(model: Model, found: Floats) -> Floats:
+    if not np.isfinite(found).all():
+        raise TrainingDataError(
+            f"model {model.name!r}: {int((~np.isfinite(found)).sum())} of {len(found)} predictions are NaN or "
+            "infinite; look at the features of these rows and at the trainer's settings"
+        )
+    return found.clip(min=0.0) if model.not_negative else found
+
+
+def _rebuild(model: Model) -> str:
+    return f"materialize {model.team}/{model.name}_candidate again"
 
 
 def _of(rows: pa.Table, partitions: tuple[str, ...], model: Model) -> pa.Table:
@@ -290,7 +304,7 @@ def _calibration(labels: Floats, predicted: Floats) -> tuple[CalibrationBin, ...
 
 def _importance(model: Model, file: ModelFile, rows: pa.Table, labels: Floats, error: float) -> dict[str, float]:
     """Permutation importance (Breiman 2001; Fisher, Rudin and Dominici 2019), the same for every framework."""
-    trained = opened(model.trainer, file, model.signature, f"materialize {model.team}/{model.name}_candidate again")
+    trained = opened(model.trainer, file, model.signature, _rebuild(model))
     features, labels = matrix(rows, model.feature_names)[:_IMPORTANCE_ROWS], labels[:_IMPORTANCE_ROWS]
     found = {}
     for at, name in enumerate(model.feature_names):

@@ -13,9 +13,10 @@ import numpy as np
 from ml_assets.sdk import champion
 from ml_assets.sdk.champion import ChampionError, Decision
 from ml_assets.sdk.declarations import Model, unknown
+from ml_assets.sdk.frameworks import reader_of
 from ml_assets.sdk.model_file import ModelFile
 from ml_assets.sdk.tables import ProjectTables
-from ml_assets.sdk.trainers import TrainedModel, opened
+from ml_assets.sdk.trainers import TrainedModel, Trainer, opened
 from ml_assets.sdk.windows import DeclarationError
 from resources.model_registry import ModelRegistry
 from resources.warehouse import TableName, Warehouse
@@ -23,10 +24,12 @@ from resources.warehouse import TableName, Warehouse
 
 @dataclass(frozen=True)
 class Scorer:
-    """A loaded model and the decision by which it serves."""
+    """A loaded model, the decision by which it serves, and the features that it reads."""
 
     model: Model
     decision: Decision
+    trainer: Trainer
+    features: tuple[str, ...]
     loaded: TrainedModel
 
     @classmethod
@@ -36,7 +39,7 @@ class Scorer:
         Raises:
             DeclarationError: the model is not declared for online use.
             ChampionError: none serves then.
-            ModelMismatch: its file is not one of this declaration.
+            ModelMismatch: its file does not match itself.
             RegistryError: its file is gone or was changed.
         """
         if not model.online:
@@ -48,7 +51,8 @@ class Scorer:
             raise ChampionError(f"no version of {model.name!r} serves at {moment}; materialize {key.to_user_string()}")
         file = ModelFile.of_text(registry.load(registry.registered(model.registered_name, decision.version_of)))
         rebuild = f"materialize {model.team}/{model.name}_candidate {decision.version_of} again"
-        return cls(model, decision, opened(model.trainer, file, model.signature, rebuild))
+        trainer = reader_of(file.framework, model.trainer)
+        return cls(model, decision, trainer, file.signature.features, opened(trainer, file, file.signature, rebuild))
 
     def score(self, rows: Sequence[Mapping[str, float | None]]) -> list[float]:
         """One prediction for each of `rows`; a feature that is None is unknown.
@@ -56,7 +60,7 @@ class Scorer:
         Raises:
             DeclarationError: a row lacks a feature or has another.
         """
-        names = self.model.feature_names
+        names = self.features
         for row in rows:
             for name in row.keys() - set(names):
                 raise DeclarationError(unknown("feature", name, names))
@@ -64,5 +68,5 @@ class Scorer:
                 if name not in row:
                     raise DeclarationError(f"the row lacks feature {name!r}; give None where it is unknown")
         values = np.array([[np.nan if row[name] is None else row[name] for name in names] for row in rows], np.float64)
-        found = self.model.trainer.predict(self.loaded, values.reshape(len(rows), len(names)))
+        found = self.trainer.predict(self.loaded, values.reshape(len(rows), len(names)))
         return list(map(float, found.clip(min=0.0) if self.model.not_negative else found))

@@ -116,7 +116,8 @@ class Fold:
 
     def evaluate(self) -> None:
         """Judge the candidate on the holdout beside naive predictions and champion, and store the errors."""
-        candidate, before = self._candidate, self._champion_before
+        candidate = self._candidate
+        before = self._champion_before if self.model.gate.against_champion else None
         theirs = self._file_of(before) if before is not None else None
         rows = stored(self.stores.warehouse, self.lake, self.model.training_set.key, self._span.known)
         file = ModelFile.of_text(candidate.text)
@@ -228,7 +229,7 @@ class Fold:
             )
         serving, version = decisions[-1], self.stores.registry
         rows = questions(self.lake, declared, self.partition).to_arrow_table()
-        found = folds.predict(self.model, self._file_of(serving), rows)
+        found = folds.predict_as_served(self.model, self._file_of(serving), rows)
         table = rows.select([*declared.keys, declared.time])
         for name, values in {
             "prediction": pa.array(found, pa.float64()),
@@ -269,8 +270,6 @@ class Fold:
 
     @cached_property
     def _champion_before(self) -> Decision | None:
-        if not self.model.gate.against_champion:
-            return None
         return champion.before(self.lake, TableName.of_key(self._keys.champion), self.partition)
 
     def _file_of(self, decision: Decision) -> ModelFile:
