@@ -4,7 +4,7 @@ Belongs here: the paired bootstrap and the rule of the gate, on plain data. Not 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +12,6 @@ from numpy.typing import NDArray
 
 from ml_assets.sdk.declarations import Gate
 from ml_assets.sdk.metrics import Floats, Metric
-
-_CELLS = 4_000_000
-"""Resample counts held at a time, which bounds the memory of a bootstrap."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +89,12 @@ def paired_interval(
     sums = np.stack([np.bincount(group, weights=loss) for loss in (mine, theirs)], axis=1)
     count = len(sums)
     rng = np.random.default_rng(seed)
-    drawn: list[Floats] = []
+    totals = np.empty((gate.resamples, 2))
+    for number in range(gate.resamples):
+        totals[number] = np.bincount(rng.integers(0, count, count), minlength=count) @ sums
     # The denominators of both errors are the same sum of weights, which the ratio loses.
-    for size in _batches(gate.resamples, max(1, _CELLS // max(count, 1))):
-        picked = rng.multinomial(count, np.full(count, 1 / count), size=size)
-        totals = picked.astype(np.float64) @ sums
-        drawn.append(_relative(totals[:, 0], totals[:, 1]))
-    low, high = np.quantile(np.concatenate(drawn), [(1 - gate.confidence) / 2, (1 + gate.confidence) / 2])
+    drawn = _relative(totals[:, 0], totals[:, 1])
+    low, high = np.quantile(drawn, [(1 - gate.confidence) / 2, (1 + gate.confidence) / 2])
     whole = _relative(*(np.array([math.fsum(loss.tolist())]) for loss in (mine, theirs)))
     return Interval(float(whole[0]), float(low), float(high), gate.confidence)
 
@@ -109,7 +105,3 @@ def _relative(mine: Floats, theirs: Floats) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         found = (mine - theirs) / theirs
     return np.where(theirs > 0, found, np.where(mine > 0, 1e9, 0.0))
-
-
-def _batches(total: int, most: int) -> Sequence[int]:
-    return [min(most, total - start) for start in range(0, total, most)]

@@ -1,15 +1,17 @@
 """What became of predictions: drift of what goes in and comes out, and the error over time.
 
-Belongs here: the measures on plain tables. Not here: the asset and its check (`assets.py`).
+Belongs here: the measures on plain tables. Not here: the asset and its check (`monitor_assets.py`).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
-from ml_assets.sdk.declarations import Monitor
+from ml_assets.sdk.declarations import Model, Monitor
 from ml_assets.sdk.metrics import Floats
+from ml_assets.sdk.training_sets import matrix
 
 _DECILES = np.arange(1, 10) / 10
 
@@ -54,6 +56,31 @@ def error(monitor: Monitor, metric: str, expected: float, now: float | None, row
     if now is None or not np.isfinite(now):
         return Reading(metric, "error", None, limit, rows, "no labels have come for these predictions yet")
     return Reading(metric, "error", now, limit, rows)
+
+
+def measured(
+    model: Model, watched: Monitor, predictions: pa.Table, rows: pa.Table, reference: pa.Table, expected: float
+) -> list[Reading]:
+    """Drift of features and label, and the error of the predictions whose labels have come.
+
+    Args:
+        model: the declaration.
+        watched: what is measured.
+        predictions: of the partition.
+        rows: of the training set, of the same partition; empty while there are no labels.
+        reference: of the training set, of the partitions before.
+        expected: the error in the evaluation.
+    """
+    columns = {name: matrix(rows, [name])[:, 0] for name in (*model.feature_names, model.training_set.label)}
+    found = drift(watched, {name: matrix(reference, [name])[:, 0] for name in columns}, columns)
+    same = [*model.training_set.keys, model.training_set.time]
+    both = predictions.select([*same, "prediction"]).join(
+        rows.select([*same, model.training_set.label]), same, join_type="inner"
+    )
+    now = None
+    if both.num_rows:
+        now = model.measure.of(matrix(both, [model.training_set.label])[:, 0], matrix(both, ["prediction"])[:, 0])
+    return [*found, error(watched, model.metric, expected, now, both.num_rows)]
 
 
 def stability_index(reference: Floats, current: Floats) -> float:

@@ -1,7 +1,7 @@
 """The stages of one fold: what each reads, which plain function it calls, and what it leaves.
 
 Belongs here: the way between storage and the plain functions. Not here: arithmetic (`folds.py`, `gates.py`), the order
-of folds and the assets themselves (`assets.py`).
+of folds and the assets themselves (`fold_assets.py`).
 """
 
 import json
@@ -26,14 +26,14 @@ from ml_assets.sdk.gates import Evidence, Interval
 from ml_assets.sdk.model_card import Provenance
 from ml_assets.sdk.model_file import ModelFile
 from ml_assets.sdk.tables import EVALUATION_SCHEMA, ProjectTables
-from ml_assets.sdk.training_sets import MissingPartition, questions
+from ml_assets.sdk.training_sets import questions, require
 from ml_assets.sdk.windows import bounds
 from platform_assets.partition_checker.build import Build
 from platform_assets.partition_checker.kept import kept_in_files
 from platform_assets.partitioned_checks import judged_materializations, verdict
 from resources.ledger import Ledger, Receipt
 from resources.model_registry import Candidate, ModelRegistry
-from resources.warehouse import PARTITION_KEY, Commit, TableName, Warehouse, physical_partitions
+from resources.warehouse import PARTITION_KEY, Commit, TableName, Warehouse
 
 _ANOTHER = "has no evaluation of its own: the stored one is of another candidate; materialize the evaluation again"
 
@@ -60,14 +60,8 @@ def stored(
     Raises:
         MissingPartition: the lake lacks some; the message names them and what to build.
     """
-    table = TableName.of_key(key)
-    missing = sorted(set(partitions) - physical_partitions(lake, table).keys())
-    if missing:
-        raise MissingPartition(
-            f"{table} has no rows for {', '.join(missing)}; materialize these partitions of {key.to_user_string()} "
-            "first, then this step again"
-        )
-    return warehouse.relation(lake, table, partitions).to_arrow_table()
+    require(lake, key, partitions)
+    return warehouse.relation(lake, TableName.of_key(key), partitions).to_arrow_table()
 
 
 def fit(model: Model, stores: Stores, partition: str) -> Fitted:

@@ -7,6 +7,7 @@ here: training, Dagster.
 import math
 from collections.abc import Sequence
 
+import dagster as dg
 import duckdb
 import numpy as np
 import pyarrow as pa
@@ -29,6 +30,21 @@ class TrainingDataError(ValueError):
 
 class MissingPartition(LookupError):
     """A partition that a step needs is not in the lake; the message names table and partition."""
+
+
+def require(lake: duckdb.DuckDBPyConnection, key: dg.AssetKey, partitions: Sequence[str]) -> None:
+    """Make sure that partitions of a table are physically there.
+
+    Raises:
+        MissingPartition: the lake lacks some; the message names them and what to build.
+    """
+    table = TableName.of_key(key)
+    missing = sorted(set(partitions) - physical_partitions(lake, table).keys())
+    if missing:
+        raise MissingPartition(
+            f"{table} has no rows for {', '.join(missing)}; materialize these partitions of {key.to_user_string()} "
+            "first, then this step again"
+        )
 
 
 def entity_rows(lake: duckdb.DuckDBPyConnection, declared: TrainingSet, partition: str) -> duckdb.DuckDBPyRelation:
@@ -158,12 +174,7 @@ def _answer(
         table, keys = TableName.of_key(read.table), read.keys(calendar, partition)
         where = ""
         if keys is not None:
-            missing = sorted(set(keys) - physical_partitions(lake, table).keys())
-            if missing:
-                raise MissingPartition(
-                    f"{table} has no rows for {', '.join(missing)}; materialize these partitions of "
-                    f"{read.table.to_user_string()} first, then this step again"
-                )
+            require(lake, read.table, keys)
             listed = ", ".join("'" + one.replace("'", "''") + "'" for one in keys)
             where = f" where {PARTITION_KEY} in ({listed or 'NULL'})"
         names.append(f"{quoted(alias)} as (select * from {table.sql}{where})")

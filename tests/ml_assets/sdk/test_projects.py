@@ -37,7 +37,10 @@ from tests.ml_assets.sdk.lightgbm_project import BREAD, SALES
 from tests.ml_assets.sdk.sklearn_project import BUSY
 
 # MLflow's own tables use a loader strategy that SQLAlchemy retires.
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),
+    pytest.mark.xdist_group("bakery"),
+]
 
 BREAD_KEYS, BUSY_KEYS = ProjectTables(BREAD), ProjectTables(BUSY)
 NEXT = weeks_from(FOLDS[-1], 2)[1]
