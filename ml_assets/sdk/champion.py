@@ -83,11 +83,11 @@ def rolled_back(made: list[Decision], rollback: Decision, starts_at: datetime, e
         raise ChampionError(
             "nothing has been promoted in this partition that could be rolled back; materialize it first"
         )
-    if not max(starts_at, made[-1].serves_from) <= rollback.serves_from < ends_at:
+    if not (starts_at <= rollback.serves_from < ends_at and rollback.serves_from > made[-1].serves_from):
         raise ChampionError(
             f"a rollback from {rollback.serves_from:%Y-%m-%d %H:%M %Z} on does not belong to the partition from "
-            f"{starts_at:%Y-%m-%d %H:%M} to {ends_at:%Y-%m-%d %H:%M %Z} or comes before its last decision; choose the "
-            "partition of that moment, or another `serves_from`"
+            f"{starts_at:%Y-%m-%d %H:%M} to {ends_at:%Y-%m-%d %H:%M %Z}, or is not after its last decision; choose the "
+            "partition of that moment, or another `serves_from` (by default it is now)"
         )
     if made[-1].model_digest == rollback.model_digest:
         raise ChampionError(f"the version of {rollback.version_of} serves already")

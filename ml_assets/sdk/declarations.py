@@ -17,6 +17,7 @@ from ml_assets.sdk.model_file import Signature
 from ml_assets.sdk.trainers import Parameter, Task, Trainer
 from ml_assets.sdk.windows import Calendar, DeclarationError, Reads, merged
 
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _NUMBERS = re.compile(r"(U?(TINYINT|SMALLINT|INTEGER|BIGINT)|FLOAT|DOUBLE|BOOLEAN)", re.IGNORECASE)
 
 
@@ -72,6 +73,7 @@ class TrainingSet:
         Raises:
             DeclarationError: names the column and what to do.
         """
+        _refuse_name("training set", self.name)
         columns = self.features.columns
         if self.label in columns:
             raise DeclarationError(
@@ -267,6 +269,7 @@ class Model:
         Raises:
             DeclarationError: names the entry, the closest that there is, and what is allowed.
         """
+        _refuse_name("model", self.name)
         if self.metric not in METRICS:
             raise DeclarationError(f"model {self.name!r}: {unknown('metric', self.metric, METRICS)}")
         for name in (*(self.features or ()), *self.gate.beats.values()):
@@ -313,3 +316,10 @@ def unknown(kind: str, name: str, allowed: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f" (did you mean {close[0]}?)" if close else ""
     return f"unknown {kind} {name!r}{hint}; there are {', '.join(known) or 'none'}"
+
+
+def _refuse_name(kind: str, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise DeclarationError(
+            f"{kind} {name!r}: a name is part of assets, tables and folders; give lower-case letters, digits and _"
+        )

@@ -5,7 +5,8 @@ Belongs here: specs, code versions and the order of folds. Not here: what a stag
 The stages of a fold are one step, because a blocking check stops the *steps* behind it for every partition of a run.
 Fold by fold, a refused candidate keeps only its own partition from being registered, promoted and predicted; the other
 folds land, and the run fails at its end with the names of the refused ones. A candidate is compared with the champion
-of the partitions before its own, so folds are walked in order.
+of the partitions before its own, so folds are walked in order. Which champion that was is written into the evaluation;
+as an edge of the graph it would close a circle, because a champion follows from an evaluation.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

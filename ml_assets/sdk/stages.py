@@ -192,7 +192,7 @@ class Fold:
         self._decide(champion.promoted(self._decisions, promotion))
 
     def roll_back(self, to: str, reason: str, serves_from: datetime | None) -> None:
-        """Let the version of partition `to` serve from a moment in this partition on.
+        """Let the version of partition `to` serve from a moment in this partition on, by default now.
 
         Raises:
             ChampionError: there is no such version or it never passed its gate, or the moment is not in this partition.
@@ -205,10 +205,14 @@ class Fold:
         version = self.stores.registry.registered(self.model.registered_name, to)
         starts, ends = (moment.astimezone(UTC) for moment in bounds(self.model.calendar, self.partition))
         made = self._decisions
-        # Without a moment: now, where now is in the partition; its beginning, where a backtest replays the past.
-        moment = serves_from or min(max(datetime.now(UTC), starts), ends - (ends - starts) / 2)
         rollback = Decision(
-            moment, "rolled back", to, version.version, version.digest, made[-1].version_of if made else None, reason
+            serves_from or datetime.now(UTC),
+            "rolled back",
+            to,
+            version.version,
+            version.digest,
+            made[-1].version_of if made else None,
+            reason,
         )
         self._decide(champion.rolled_back(made, rollback, starts, ends))
 

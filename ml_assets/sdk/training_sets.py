@@ -21,6 +21,9 @@ from resources.feature_store.point_in_time import instant, instant_literal, quot
 from resources.warehouse import PARTITION_KEY, TableName, physical_partitions
 
 _TOO_ALIKE = 1 - 1e-9
+_TELLING = 15
+"""Labels that must differ from the most common one before a likeness to a feature says anything: fewer of 0 and 1 are
+alike by chance."""
 _UTC_MICROSECONDS = pa.timestamp("us", tz="UTC")
 
 
@@ -207,7 +210,7 @@ def _refuse_labels(declared: TrainingSet, partition: str, rows: pa.Table) -> Non
     columns = [*declared.keys, declared.time]
     if rows.group_by(columns).aggregate([]).num_rows < rows.num_rows:
         raise TrainingDataError(f"{where}: `labels` has several rows for the same {', '.join(columns)}; aggregate them")
-    if len(labels) < 3 or np.ptp(labels) == 0:
+    if not len(labels) or len(labels) - np.unique(labels, return_counts=True)[1].max() < _TELLING:
         return
     for name in declared.features.columns:
         alike = _likeness(_floats(rows, name), labels)

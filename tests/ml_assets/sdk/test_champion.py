@@ -75,6 +75,7 @@ def test_a_rollback_stands_until_another_model_file_passes() -> None:
         ([], rollback(SECOND, FIRST), "nothing has been promoted"),
         ([promotion(SECOND)], rollback(SECOND, FIRST, days=7), "does not belong to the partition"),
         ([promotion(SECOND)], rollback(SECOND, FIRST, days=-1), "does not belong to the partition"),
+        ([promotion(SECOND)], rollback(SECOND, FIRST, days=0), "is not after its last decision"),
         ([promotion(SECOND)], rollback(SECOND, SECOND), f"the version of {SECOND} serves already"),
     ],
 )

@@ -133,6 +133,32 @@ def test_the_graph_is_complete_and_each_model_has_a_blocking_gate_by_fold(enviro
     assert gate.partitions_def == FOLD_CALENDAR
 
 
+def test_what_is_not_declared_is_no_asset() -> None:
+    assert [spec.key.path[-1] for spec in specs_of(replace(BREAD, batch=False))] == [
+        "bread_training_set",
+        "bread_candidate",
+        "bread_evaluation",
+        "bread_version",
+        "bread_champion",
+    ]
+    assert "bread_monitor" not in {spec.key.path[-1] for spec in specs_of(replace(BREAD, monitor=None))}
+
+
+def test_a_name_that_is_no_part_of_a_path_is_refused() -> None:
+    with pytest.raises(DeclarationError, match=r"model '\.\./bread': a name is part of assets"):
+        replace(BREAD, name="../bread")
+    with pytest.raises(DeclarationError, match="training set 'Bread'"):
+        replace(SALES, name="Bread")
+
+
+def test_a_trainer_that_cannot_be_told_from_another_is_refused() -> None:
+    class Anonymous(LightGBM):
+        __repr__ = object.__repr__
+
+    with pytest.raises(DeclarationError, match="Anonymous has the repr .* make it a frozen dataclass"):
+        project_assets(replace(BREAD, trainer=Anonymous()))
+
+
 def test_another_setting_is_another_code_version_of_what_it_decides_and_of_nothing_else() -> None:
     def versions(model: Model) -> dict[str, str | None]:
         return {spec.key.path[-1]: spec.code_version for spec in specs_of(model)}

@@ -128,6 +128,12 @@ def test_a_label_that_hides_in_a_feature_is_refused_by_the_name_of_the_feature(l
         rows_of(lake, replace(SALES, labels=disguised))
 
 
+def test_few_labels_that_are_like_a_feature_by_chance_are_not_refused(lake: Warehouse) -> None:
+    few = Query(f"{SALES.entity_rows.sql} where shop_id < 5", SALES.entity_rows.reads)
+    disguised = Query("select shop_id, known_at::date as week, footfall as sold from facts", SALES.entity_rows.reads)
+    assert rows_of(lake, replace(SALES, entity_rows=few, labels=disguised)).num_rows == 5
+
+
 def test_a_column_that_a_query_does_not_give_is_named(lake: Warehouse) -> None:
     with pytest.raises(TrainingDataError, match="labels of 'bread': the query gives no loaves; it gives shop_id"):
         rows_of(lake, replace(SALES, label="loaves"))
