@@ -10,11 +10,10 @@ from datetime import datetime
 
 import numpy as np
 
-from ml_assets.sdk import champion
+from ml_assets.sdk import champion, tracking
 from ml_assets.sdk.champion import ChampionError, Decision
 from ml_assets.sdk.declarations import Model, unknown
 from ml_assets.sdk.frameworks import reader_of
-from ml_assets.sdk.model_file import ModelFile
 from ml_assets.sdk.tables import ProjectTables
 from ml_assets.sdk.trainers import TrainedModel, Trainer, opened
 from ml_assets.sdk.windows import DeclarationError
@@ -38,7 +37,7 @@ class Scorer:
 
         Raises:
             DeclarationError: the model is not declared for online use.
-            ChampionError: none serves then.
+            ChampionError: none serves then, or its file has been replaced since.
             ModelMismatch: its file does not match itself.
             RegistryError: its file is gone or was changed.
         """
@@ -49,7 +48,7 @@ class Scorer:
             decision = champion.serving(lake, TableName.of_key(key), moment)
         if decision is None:
             raise ChampionError(f"no version of {model.name!r} serves at {moment}; materialize {key.to_user_string()}")
-        file = ModelFile.of_text(registry.load(registry.registered(model.registered_name, decision.version_of)))
+        file = tracking.decided_file(registry, model.registered_name, decision)
         rebuild = f"materialize {model.team}/{model.name}_candidate {decision.version_of} again"
         trainer = reader_of(file.framework, model.trainer)
         return cls(model, decision, trainer, file.signature.features, opened(trainer, file, file.signature, rebuild))

@@ -271,9 +271,7 @@ class Fold:
         return champion.before(self.lake, TableName.of_key(self._keys.champion), self.partition)
 
     def _file_of(self, decision: Decision) -> ModelFile:
-        registry = self.stores.registry
-        version = registry.registered(self.model.registered_name, decision.version_of)
-        return ModelFile.of_text(registry.load(version))
+        return tracking.decided_file(self.stores.registry, self.model.registered_name, decision)
 
     def _decide(self, decisions: list[Decision]) -> None:
         last = decisions[-1]

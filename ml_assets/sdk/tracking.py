@@ -1,7 +1,8 @@
 """What MLflow is told of a candidate besides its file: receipts, signature, trials, measures, plots and card.
 
-Belongs here: writing to the run that the model registry made. Not here: runs, versions and aliases themselves
-(`resources/model_registry.py`), computing anything. MLflow is imported when it is first used.
+Belongs here: writing to the run that the model registry made, and reading what was decided to serve. Not here: runs,
+versions and aliases themselves (`resources/model_registry.py`), computing anything. MLflow is imported when it is
+first used.
 """
 
 import tempfile
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from ml_assets.sdk.model_file import Signature
+from ml_assets.sdk.champion import ChampionError, Decision
+from ml_assets.sdk.model_file import ModelFile, Signature
 from ml_assets.sdk.search import Trial
 from resources.ledger import Receipt
 from resources.model_registry import CHAMPION, Candidate, ModelRegistry
@@ -90,6 +92,22 @@ def parameters(registry: ModelRegistry, run_id: str) -> dict[str, str]:
 def serve(registry: ModelRegistry, name: str, version: int) -> None:
     """Let MLflow's alias of the champion follow the champion's asset."""
     _client(registry).set_registered_model_alias(name, CHAMPION, str(version))
+
+
+def decided_file(registry: ModelRegistry, name: str, decision: Decision) -> ModelFile:
+    """The very model file that `decision` lets serve.
+
+    Raises:
+        ChampionError: the version of its partition has been replaced since.
+        RegistryError: it is gone, or was changed.
+    """
+    version = registry.registered(name, decision.version_of)
+    if version.digest != decision.model_digest:
+        raise ChampionError(
+            f"{name}: the version of {decision.version_of} has been replaced since it was decided on; materialize the "
+            f"champion of {decision.version_of} again, or roll back anew where that was a rollback"
+        )
+    return ModelFile.of_text(registry.load(version))
 
 
 def run_url(registry: ModelRegistry, run_id: str) -> str:

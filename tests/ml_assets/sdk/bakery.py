@@ -31,8 +31,8 @@ def weeks_from(first: str, count: int) -> list[str]:
     return [(date.fromisoformat(first) + timedelta(weeks=n)).isoformat() for n in range(count)]
 
 
-WEEKS = weeks_from("2017-01-02", 16)
-FOLDS = weeks_from("2017-03-06", 4)
+WEEKS = weeks_from("2017-01-02", 13)
+FOLDS = weeks_from("2017-03-06", 3)
 
 
 def weekly(first: str, end: str) -> dg.WeeklyPartitionsDefinition:

@@ -11,6 +11,7 @@ import duckdb
 import pytest
 
 from ml_assets.sdk import champion
+from ml_assets.sdk.champion import ChampionError
 from ml_assets.sdk.declarations import Gate, Model
 from ml_assets.sdk.feature_source import LakeFeatures
 from ml_assets.sdk.lightgbm_trainer import LightGBM
@@ -111,7 +112,7 @@ def test_a_run_in_mlflow_has_what_is_needed_to_make_it_again_and_to_judge_it(
     assert (folder / "features.txt").read_text().split() == ["footfall", "sold_before"]
     receipts = json.loads((folder / "receipts.json").read_text())
     assert receipts["receipt"] == run.data.tags["receipt"] == shown["receipt"]
-    assert [one["partition"] for one in receipts["read"]] == weeks_from("2017-01-30", 8)
+    assert [one["partition"] for one in receipts["read"]] == weeks_from("2017-01-23", 8)
     assert {one["name"] for one in json.loads((folder / "model/signature.json").read_text())["inputs"]} == {
         "footfall",
         "sold_before",
@@ -267,7 +268,7 @@ def decide(bakery: Bakery, week: str, to: str, reason: str = "shops complained")
 def test_a_rollback_is_a_materialization_and_the_version_of_a_day_is_a_query(
     bakery: Bakery, backtest: dg.ExecuteInProcessResult
 ) -> None:
-    week, earlier = FOLDS[-1], FOLDS[1]
+    week, earlier = FOLDS[-1], FOLDS[0]
     result = decide(bakery, week, to=earlier)
     assert result.success, failures(result)
     shown = metadata(bakery, BREAD_KEYS.champion, week)
@@ -318,3 +319,17 @@ def test_the_champion_scores_single_rows_as_it_does_batches(
         scorer.score([{"footfall": 1.0}])
     with pytest.raises(DeclarationError, match="not declared for online use"):
         Scorer.of_champion(BUSY, bakery.warehouse, bakery.registry, datetime.now(UTC))
+
+
+def test_a_version_that_was_replaced_since_it_was_decided_on_does_not_serve(
+    bakery: Bakery, backtest: dg.ExecuteInProcessResult
+) -> None:
+    week, other = FOLDS[0], replace(BREAD, trainer=LightGBM(rounds=30), gate=Gate())
+    stages = (BREAD_KEYS.candidate, BREAD_KEYS.evaluation, BREAD_KEYS.version)
+    replaced = bakery.declared(other).build([week], *stages)
+    assert replaced.success, failures(replaced)
+    refused = bakery.declared(other).build([week], BREAD_KEYS.predictions)
+    assert "refused to build commerce/bread_predictions" in failures(refused)
+    with pytest.raises(ChampionError, match=f"the version of {week} has been replaced since it was decided on"):
+        Scorer.of_champion(BREAD, bakery.warehouse, bakery.registry, datetime(2017, 3, 8, tzinfo=UTC))
+    assert bakery.train(BREAD, [week]).success
