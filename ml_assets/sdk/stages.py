@@ -286,7 +286,11 @@ class Fold:
         self._write(self._keys.champion, champion.as_table(decisions, self.partition), shown)
         newest = champion.serving(self.lake, TableName.of_key(self._keys.champion), datetime.max.replace(tzinfo=UTC))
         assert newest is not None
-        tracking.serve(self.stores.registry, self.model.registered_name, newest.version)
+        version = self.stores.registry.registered(self.model.registered_name, newest.version_of)
+        # A version that was replaced since it was decided on keeps its number to itself: the alias stays where it is
+        # until the champion of that partition, which is outdated now, is decided anew.
+        if version.digest == newest.model_digest:
+            tracking.serve(self.stores.registry, self.model.registered_name, version.version)
 
     def _write(self, key: dg.AssetKey, rows: pa.Table, metadata: dict[str, Any]) -> None:
         commit = Commit(self.build.context.run.run_id, key.to_user_string())
