@@ -1,0 +1,140 @@
+"""The asset of what became of a model's predictions, with its check.
+
+Belongs here: a thin asset that reads, calls one plain function and writes. Not here: the measures (`monitors.py`).
+"""
+
+from collections.abc import Iterator, Sequence
+
+import dagster as dg
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ml_assets.sdk import monitors
+from ml_assets.sdk.declarations import Model, Monitor
+from ml_assets.sdk.monitors import Reading
+from ml_assets.sdk.specs import completed
+from ml_assets.sdk.stages import stored
+from ml_assets.sdk.tables import MONITOR_SCHEMA, ProjectTables
+from ml_assets.sdk.windows import offset, upstream_keys
+from platform_assets.code_version import code_version
+from platform_assets.partition_checker.checker import PartitionChecker
+from platform_assets.partitioned_checks import judged_materializations, partitioned_check, verdict
+from resources.warehouse import PARTITION_KEY, Commit, TableName, Warehouse, physical_partitions
+
+
+def monitor_asset(model: Model, watched: Monitor) -> dg.AssetsDefinition:
+    """The asset that measures drift and error of the predictions, with the check that warns of them."""
+    keys, rows = ProjectTables(model), model.training_set
+    spec = completed(
+        dg.AssetSpec(
+            keys.monitor,
+            deps=[
+                keys.predictions,
+                keys.evaluation,
+                dg.AssetDep(rows.key, partition_mapping=offset(-watched.reference, 0)),
+            ],
+            description="One row per feature, for the label and for the error: what was measured once the labels of "
+            "the partition had come, and what it may be.",
+            kinds={"duckdb"},
+            metadata=keys.columns(keys.monitor),
+        ),
+        model.team,
+        code_version(monitors.measured, constants={"monitor": watched, "features": model.feature_names}),
+    )
+    check = partitioned_check(
+        "within_limits",
+        keys.monitor,
+        model.calendar,
+        description=f"No PSI is above {watched.psi:g}, and the error is at most {watched.error_ratio:g} times that "
+        "of the evaluation.",
+    )
+
+    @dg.multi_asset(
+        name=f"{model.team}_{model.name}_monitor",
+        specs=[spec],
+        check_specs=[check],
+        partitions_def=model.calendar,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        can_subset=True,
+    )
+    def model_monitor(
+        context: dg.AssetExecutionContext, warehouse: Warehouse, checker: PartitionChecker
+    ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckEvaluation]:
+        with checker.building(context) as build:
+            for wave in build.waves():
+                partitions = wave[keys.monitor]
+                with warehouse.reader() as lake:
+                    read = {one: _monitored(model, watched, keys, warehouse, lake, one) for one in partitions}
+                table = pa.concat_tables([_reading_rows(one, found) for one, found in read.items()])
+                commit = Commit(context.run.run_id, keys.monitor.to_user_string())
+                warehouse.replace_partitions(TableName.of_key(keys.monitor), partitions, table, commit)
+                build.record_table(keys.monitor, partitions, {partitions[-1]: keys.columns(keys.monitor)})
+            if context.op_execution_context.selected_asset_check_keys:
+                yield from _within_limits(context, warehouse, keys, check)
+            yield from build.outputs()
+
+    return model_monitor
+
+
+def _monitored(
+    model: Model,
+    watched: Monitor,
+    keys: ProjectTables,
+    warehouse: Warehouse,
+    lake: duckdb.DuckDBPyConnection,
+    partition: str,
+) -> list[Reading]:
+    rows = model.training_set
+    there = physical_partitions(lake, TableName.of_key(rows.key)).keys()
+
+    def of(first: int, last: int) -> pa.Table:
+        wanted = upstream_keys(model.calendar, partition, rows.calendar, first, last)
+        return warehouse.relation(
+            lake, TableName.of_key(rows.key), [one for one in wanted if one in there]
+        ).to_arrow_table()
+
+    predictions = stored(warehouse, lake, keys.predictions, [partition])
+    evaluation = stored(warehouse, lake, keys.evaluation, [partition])
+    own = evaluation.filter(pc.equal(evaluation["kind"], "candidate"))
+    return monitors.measured(model, watched, predictions, of(0, 0), of(-watched.reference, -1), own["error"][0].as_py())
+
+
+def _reading_rows(partition: str, found: Sequence[Reading]) -> pa.Table:
+    return pa.Table.from_pylist(
+        [
+            {
+                "subject": one.subject,
+                "measure": one.measure,
+                "value": one.value,
+                "limit_value": one.limit,
+                "within": one.within,
+                "rows": one.rows,
+                "why": one.why,
+                PARTITION_KEY: partition,
+            }
+            for one in found
+        ],
+        schema=MONITOR_SCHEMA,
+    )
+
+
+def _within_limits(
+    context: dg.AssetExecutionContext, warehouse: Warehouse, keys: ProjectTables, check: dg.AssetCheckSpec
+) -> Iterator[dg.AssetCheckEvaluation]:
+    judged = judged_materializations(context.instance, keys.monitor, context.partition_keys)
+    with warehouse.reader() as lake:
+        for partition in context.partition_keys:
+            rows = stored(warehouse, lake, keys.monitor, [partition]).to_pylist()
+            above = [f"{row['subject']} {row['measure']} {row['value']:.3g}" for row in rows if not row["within"]]
+            unjudged = [row["subject"] for row in rows if row["value"] is None]
+            said = f"above their limits: {', '.join(above)}" if above else "within all limits"
+            yield verdict(
+                judged,
+                check,
+                partition,
+                passed=not above,
+                severity=dg.AssetCheckSeverity.WARN,
+                description=said + (f"; not judged: {', '.join(unjudged)}" if unjudged else ""),
+                metadata={f"{r['measure']} {r['subject']}": r["value"] for r in rows if r["value"] is not None},
+            )

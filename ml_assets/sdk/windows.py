@@ -1,0 +1,87 @@
+"""Which partitions a partition reads: the same answer for the asset graph's mappings and for the queries.
+
+Belongs here: offsets, the mappings they are, and the keys they come to. Not here: what is read of those partitions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import dagster as dg
+
+Calendar = dg.TimeWindowPartitionsDefinition
+
+
+class DeclarationError(ValueError):
+    """A declaration that cannot be built; the message names what is wrong with it and what is allowed."""
+
+
+@dataclass(frozen=True)
+class Reads:
+    """Which partitions of a table a query sees.
+
+    Attributes:
+        table: the asset that writes it.
+        calendar: its partitions; None: it has none, and all of it is seen.
+        first, last: from which to which partition, relative to the one that is computed, e.g. -8 to -1.
+    """
+
+    table: dg.AssetKey
+    calendar: Calendar | None
+    first: int = 0
+    last: int = 0
+
+    @property
+    def dep(self) -> dg.AssetDep:
+        """The edge of the asset graph."""
+        return dg.AssetDep(
+            self.table, partition_mapping=None if self.calendar is None else offset(self.first, self.last)
+        )
+
+    def keys(self, calendar: Calendar, partition: str) -> list[str] | None:
+        """The keys that `partition` of `calendar` reads, in order; None: all of an unpartitioned table."""
+        if self.calendar is None:
+            return None
+        return upstream_keys(calendar, partition, self.calendar, self.first, self.last)
+
+
+def offset(first: int, last: int) -> dg.TimeWindowPartitionMapping:
+    """A partition maps to those `first` to `last` relative to it, as far as the upstream calendar has them."""
+    return dg.TimeWindowPartitionMapping(
+        start_offset=first, end_offset=last, allow_nonexistent_upstream_partitions=True
+    )
+
+
+def upstream_keys(calendar: Calendar, partition: str, upstream: Calendar, first: int, last: int) -> list[str]:
+    """The keys of `upstream` that `partition` of `calendar` maps to by `offset(first, last)`, in order."""
+    asked = calendar.empty_subset().with_partition_keys([partition])
+    found = offset(first, last).get_upstream_mapped_partitions_result_for_partitions(asked, calendar, upstream)
+    return sorted(found.partitions_subset.get_partition_keys())
+
+
+def bounds(calendar: Calendar, partition: str) -> tuple[datetime, datetime]:
+    """When the partition begins and ends."""
+    window = calendar.time_window_for_partition_key(partition)
+    return window.start, window.end
+
+
+def merged(deps: Sequence[dg.AssetDep]) -> list[dg.AssetDep]:
+    """One dep for each upstream asset; several that read different windows of one become one that spans them.
+
+    Raises:
+        DeclarationError: two mappings to one asset of which no span is known.
+    """
+    kept: dict[dg.AssetKey, dg.AssetDep] = {}
+    for dep in deps:
+        before = kept.setdefault(dep.asset_key, dep)
+        mine, other = before.partition_mapping, dep.partition_mapping
+        if mine == other:
+            continue
+        if not (isinstance(mine, dg.TimeWindowPartitionMapping) and isinstance(other, dg.TimeWindowPartitionMapping)):
+            raise DeclarationError(
+                f"{dep.asset_key.to_user_string()} is read by two partition mappings that cannot be joined "
+                f"({mine}, {other}); read it by one"
+            )
+        span = offset(min(mine.start_offset, other.start_offset), max(mine.end_offset, other.end_offset))
+        kept[dep.asset_key] = dg.AssetDep(dep.asset_key, partition_mapping=span)
+    return list(kept.values())
