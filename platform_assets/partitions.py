@@ -70,6 +70,21 @@ def calendar_of(team: str, grain: str) -> dg.TimeWindowPartitionsDefinition | No
     return calendars[grain]
 
 
+def weeks_from(first: str, calendar: dg.WeeklyPartitionsDefinition = COMMERCE_WEEKLY) -> dg.WeeklyPartitionsDefinition:
+    """The weeks of `calendar` from `first` on, for what needs some weeks of history behind it.
+
+    Raises:
+        KeyError: the calendar has no such week.
+    """
+    if not calendar.has_partition_key(first):
+        raise KeyError(
+            f"{first} begins no week of the calendar; its weeks begin on {calendar.get_first_partition_key()}"
+        )
+    return dg.WeeklyPartitionsDefinition(
+        start_date=first, end_date=calendar.end, timezone=calendar.timezone, day_offset=calendar.day_offset
+    )
+
+
 def same_time(lookback: int = 0) -> dg.PartitionMapping:
     """Pairs map to the upstream pairs that cover the same time, and to those `lookback` of their own lengths before.
 

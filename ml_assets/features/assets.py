@@ -18,8 +18,9 @@ from ml_assets.features.catalogue import Catalogue
 from ml_assets.features.materialization import SUMMARY_COLUMNS
 from ml_assets.features.skew import BOUND, MEANINGS, SKEW_COLUMNS, SKEW_SCHEMA, Cause
 from ml_assets.features.statistics import STATISTICS_COLUMNS
+from ml_assets.sdk.declaration_error import DeclarationError
 from ml_assets.sdk.feature_forms import mart_columns, unfit_columns
-from ml_assets.sdk.feature_views import DeclarationError, FeatureView, OnRequestTransform
+from ml_assets.sdk.feature_views import FeatureView, OnRequestTransform
 from platform_assets import partitions
 from platform_assets.code_version import code_version
 from platform_assets.completeness import Completeness

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 from ml_assets.features import commerce
-from ml_assets.sdk.feature_views import DeclarationError, Entity, FeatureService, FeatureView, OnRequestTransform
+from ml_assets.sdk.declaration_error import DeclarationError
+from ml_assets.sdk.feature_views import Entity, FeatureService, FeatureView, OnRequestTransform
 
 
 @dataclass(frozen=True)

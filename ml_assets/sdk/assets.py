@@ -6,11 +6,11 @@ Belongs here: which assets a declaration becomes. Not here: the assets (`trainin
 
 import dagster as dg
 
+from ml_assets.sdk.declaration_error import DeclarationError
 from ml_assets.sdk.declarations import Model, TrainingSet
 from ml_assets.sdk.fold_assets import fold_assets
 from ml_assets.sdk.monitor_assets import monitor_asset
 from ml_assets.sdk.training_set_assets import training_set_asset
-from ml_assets.sdk.windows import DeclarationError
 
 
 def project_assets(*models: Model) -> dg.Definitions:

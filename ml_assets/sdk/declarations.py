@@ -11,11 +11,12 @@ from typing import TypeAlias
 
 import dagster as dg
 
+from ml_assets.sdk.declaration_error import DeclarationError
 from ml_assets.sdk.feature_source import FeatureSource
 from ml_assets.sdk.metrics import METRICS, Metric
 from ml_assets.sdk.model_file import Signature
 from ml_assets.sdk.trainers import Parameter, Task, Trainer
-from ml_assets.sdk.windows import Calendar, DeclarationError, Reads, merged
+from ml_assets.sdk.windows import Calendar, Reads, merged
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _NUMBERS = re.compile(r"(U?(TINYINT|SMALLINT|INTEGER|BIGINT)|FLOAT|DOUBLE|BOOLEAN)", re.IGNORECASE)

@@ -9,8 +9,9 @@ from dataclasses import replace
 import duckdb
 import pyarrow as pa
 
+from ml_assets.sdk.declaration_error import DeclarationError
 from ml_assets.sdk.feature_types import TYPES
-from ml_assets.sdk.feature_views import EVENT_TIME, DeclarationError, FeatureView
+from ml_assets.sdk.feature_views import EVENT_TIME, FeatureView
 from resources.feature_store.point_in_time import (
     Feature,
     FeatureError,

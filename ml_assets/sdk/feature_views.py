@@ -16,6 +16,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
+from ml_assets.sdk.declaration_error import DeclarationError
 from ml_assets.sdk.feature_types import KEY_TYPES, TYPES, FeatureType
 from platform_assets import partitions
 from platform_assets.teams import team_of
@@ -30,10 +31,6 @@ PERIODS: Mapping[str, timedelta] = {"daily": timedelta(days=1), "weekly": timede
 
 _RESERVED = frozenset([EVENT_TIME, "event_timestamp", "created_timestamp", "partition_key"])
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
-
-
-class DeclarationError(ValueError):
-    """A declaration that cannot be; the message names the view, the column and what to write instead."""
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import re
 
 import dagster as dg
 
+from ml_assets.sdk.declaration_error import DeclarationError
 from ml_assets.sdk.declarations import Query
-from ml_assets.sdk.windows import DeclarationError
 from platform_assets.automation import when_upstream_complete
 from platform_assets.teams import team_of
 

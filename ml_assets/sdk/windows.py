@@ -9,11 +9,9 @@ from datetime import datetime
 
 import dagster as dg
 
+from ml_assets.sdk.declaration_error import DeclarationError
+
 Calendar = dg.TimeWindowPartitionsDefinition
-
-
-class DeclarationError(ValueError):
-    """A declaration that cannot be built; the message names what is wrong with it and what is allowed."""
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from feast.value_type import ValueType
 
 from ml_assets.features.catalogue import Catalogue, catalogue
 from ml_assets.features.commerce import PRODUCT, PRODUCT_PRICES, PROPOSED_DISCOUNT
+from ml_assets.sdk.declaration_error import DeclarationError
 from ml_assets.sdk.feature_forms import unfit_columns
 from ml_assets.sdk.feature_types import TYPES
-from ml_assets.sdk.feature_views import DeclarationError, FeatureView
+from ml_assets.sdk.feature_views import FeatureView
 from resources.dbt import Dbt
 from resources.environment import Environment
 from resources.feature_store.lake_source import holds, value_type_of

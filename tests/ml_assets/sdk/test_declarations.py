@@ -11,10 +11,11 @@ import dagster as dg
 import pytest
 
 from ml_assets.sdk.assets import project_assets
+from ml_assets.sdk.declaration_error import DeclarationError
 from ml_assets.sdk.declarations import Gate, Model, OneOf, Search, Window
 from ml_assets.sdk.feature_source import LakeFeatures
 from ml_assets.sdk.lightgbm_trainer import LightGBM
-from ml_assets.sdk.windows import DeclarationError, Reads, merged, offset, upstream_keys
+from ml_assets.sdk.windows import Reads, merged, offset, upstream_keys
 from platform_assets.partition_checker.checker import PartitionChecker
 from resources.environment import Environment
 from resources.feature_store.point_in_time import Feature, View
