@@ -53,6 +53,14 @@ def test_every_column_of_a_mart_is_described_and_names_its_sources(locations: Ma
         assert lineage, spec.key
 
 
+def test_every_check_is_on_an_asset_of_its_own_location(locations: Mapping[str, dg.Definitions]) -> None:
+    # A backfill selects every check on its assets, and the location that builds them could not run another's.
+    for location in locations.values():
+        own = {spec.key for spec in specs(location)}
+        checks = location.resolve_asset_graph().asset_check_keys
+        assert {check for check in checks if check.asset_key not in own} == set()
+
+
 def test_every_asset_is_checked(locations: Mapping[str, dg.Definitions]) -> None:
     for location in locations.values():
         graph = location.resolve_asset_graph()

@@ -99,10 +99,10 @@ def test_a_view_whose_mart_lacks_a_column_is_refused_once_with_what_to_do(grocer
 
 
 def test_the_mart_is_checked_against_the_declaration(built: Grocery) -> None:
-    (said,) = built.judged("product_weeks", "columns_of_prices")
+    (said,) = built.judged("prices_statistics", "mart_as_declared")
     assert (said.passed, said.description) == (True, "as declared")
     built.catalogue = Catalogue((replace(PRICES, features=(Feature("shelf", "BIGINT", "Shelf."),)),))
-    (said,) = built.judged("product_weeks", "columns_of_prices")
+    (said,) = built.judged("prices_statistics", "mart_as_declared")
     assert not said.passed
     assert "view 'prices': column 'shelf' of commerce.product_weeks is VARCHAR" in (said.description or "")
 
