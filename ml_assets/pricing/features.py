@@ -3,7 +3,7 @@
 Belongs here: names, meanings and arithmetic of the features. Not here: labels, models, prices to set, storage.
 
 A row describes one product at the start of one week. Everything in it is from the weeks before, except the features
-marked `planned`: the retailer decides the week's mailer and displays before it begins, and the calendar is known. No
+marked `planned`: the retailer decides the week's mailer and displays before it begins. (The calendar is known too.) No
 feature reads the price of its own week: the marts know a price only where something was sold, so it would tell the
 model that the product sold. `planned_price_ratio` is the price to expect instead: what was charged the last time that
 the product was promoted in the way now planned.
@@ -46,7 +46,7 @@ CLOSED = ("2017-12-25",)
 
 @dataclass(frozen=True)
 class Feature:
-    """One feature of a product at the start of a week; a planned one is decided, and so known, beforehand."""
+    """One feature of a product at the start of a week; a planned one reads the promotions decided for that week."""
 
     name: str
     sql: str
@@ -98,6 +98,7 @@ UNITS = (
         Feature(f"sold_share_{n}", f"avg(sold) over last_{n}", f"Share of the {n} weeks before with a sale.")
         for n in (4, 8, 13, 26)
     ),
+    Feature("sold_share_known", "avg(sold) over known", "Share of all weeks before with a sale."),
     Feature("weeks_since_sale", "age - max(age) filter (sold = 1) over known", "Weeks since the last sale."),
     Feature("weeks_known", "age - min(age) filter (sold = 1) over known", "Weeks since the first sale."),
     Feature("baskets_mean_4", "avg(baskets) over last_4", "Mean weekly baskets of the 4 weeks before."),
@@ -208,16 +209,15 @@ CATEGORIES = (
 )
 
 CALENDAR = (
-    Feature("day_of_month", "day(week)", "Day of the month on which the week begins.", planned=True),
+    Feature("day_of_month", "day(week)", "Day of the month on which the week begins."),
     Feature(
         "early_days",
         "(select count(*) from range(7) days(n) where day(week + n::integer) <= 7)",
         "Days of the week that are among the first 7 of a month.",
-        planned=True,
     ),
-    Feature("holidays", _days_in(HOLIDAYS, 0), "Holidays in the week.", planned=True),
-    Feature("holidays_next", _days_in(HOLIDAYS, 1), "Holidays in the week after.", planned=True),
-    Feature("open_days", f"7 - {_days_in(CLOSED, 0)}", "Days of the week on which stores open.", planned=True),
+    Feature("holidays", _days_in(HOLIDAYS, 0), "Holidays in the week."),
+    Feature("holidays_next", _days_in(HOLIDAYS, 1), "Holidays in the week after."),
+    Feature("open_days", f"7 - {_days_in(CLOSED, 0)}", "Days of the week on which stores open."),
 )
 
 FEATURES: tuple[Feature, ...] = (*UNITS, *PRICES, *PROMOTIONS, *PLANNED, *CATEGORIES, *CALENDAR)
