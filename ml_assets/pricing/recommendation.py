@@ -145,7 +145,8 @@ def _grid(lowest: float, highest: float, present: float, endings_cents: tuple[in
     cents = (dollars[:, None] * 100 + np.array(endings_cents)[None, :]).ravel()
     prices = cents / 100
     within = (prices >= lowest - TOLERANCE) & (prices <= highest + TOLERANCE) & (cents > 0)
-    return np.unique(np.append(prices[within], present))
+    # A present price is often a mean and not in whole cents; less than half a cent from it is no other price.
+    return np.unique(np.append(prices[within & (np.abs(prices - present) >= 0.005)], present))
 
 
 def _best(row: dict[str, float], share: float, rules: Rules) -> _Choice:

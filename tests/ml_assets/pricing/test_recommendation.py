@@ -200,6 +200,13 @@ def test_a_product_nobody_is_expected_to_buy_keeps_its_price() -> None:
     assert found["price_usd"] == 2.49
 
 
+def test_a_fraction_of_a_cent_is_no_change_of_price() -> None:
+    for present in (2.489999, 2.4900000000000002, 2.4931):
+        prices = allowed_prices(present, 2.99, Rules())
+        assert present in prices
+        assert np.diff(prices).min() >= 0.005
+
+
 def test_products_without_a_price_are_refused_by_number() -> None:
     with pytest.raises(ValueError, match=r"product 1: present price 0\.0"):
         recommend(pa.Table.from_pylist([product(present_price_usd=0.0)]), Rules())
