@@ -7,7 +7,7 @@ A seasonal naive forecast (the same week a year before) does not exist for any f
 """
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -18,13 +18,15 @@ import pyarrow as pa
 Numbers = npt.NDArray[np.float64]
 
 QUARTER = 13
-NAIVE: Mapping[str, tuple[int, int]] = {
-    "last week": (1, 1),
-    "four-week mean": (1, 4),
-    "eight-week mean": (1, 8),
-    "thirteen weeks before": (QUARTER, QUARTER),
+NAIVE: Mapping[str, tuple[int, int, Callable[..., Numbers]]] = {
+    "last week": (1, 1, np.mean),
+    "four-week mean": (1, 4, np.mean),
+    "eight-week mean": (1, 8, np.mean),
+    # As WAPE rewards medians, the naive method has one as well.
+    "eight-week median": (1, 8, np.median),
+    "thirteen weeks before": (QUARTER, QUARTER, np.mean),
 }
-"""Each method and the first and last of the weeks before that it averages."""
+"""Each method, the first and last of the weeks before that it looks at, and what it makes of them."""
 
 INTERMITTENT = ("ADIDA", "CrostonSBA", "IMAPA", "SESOpt", "TSB")
 """StatsForecast's methods for intermittent demand, and optimised exponential smoothing; seconds for all products."""
@@ -51,11 +53,10 @@ def naive(units: Numbers, folds: int) -> dict[str, Numbers]:
     weeks = units.shape[1]
     if weeks - folds < QUARTER:
         raise ValueError(f"{weeks - folds} weeks before the first fold, {QUARTER} needed: ask for fewer folds")
+    ends = range(weeks - folds, weeks)
     return {
-        name: np.column_stack([units[:, fold - last : fold - first + 1].mean(axis=1) for fold in range(-folds, 0)])
-        if last != first
-        else units[:, weeks - folds - first : weeks - first]
-        for name, (first, last) in NAIVE.items()
+        name: np.column_stack([made(units[:, end - last : end - first + 1], axis=1) for end in ends])
+        for name, (first, last, made) in NAIVE.items()
     }
 
 
