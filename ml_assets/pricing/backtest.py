@@ -1,0 +1,176 @@
+"""How good forecasts were, week by week, each made from what was known when its week began.
+
+Belongs here: the rows to judge on, the walk through the weeks, error measures and their uncertainty. Not here: the
+model, the baselines.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ml_assets.pricing import model
+from ml_assets.pricing.features import NAMES
+
+Numbers = npt.NDArray[np.float64]
+
+MINIMUM_WEEKS = 20
+"""Weeks with a sale, of the 53 of the year, that make a product one to report on."""
+YEAR_WEEKS = 53
+FIRST_TRAINING_AGE = 4
+"""The first weeks of the history know too little to learn from."""
+DRAWS = 1000
+SEED = 7
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Of one method over some rows. WAPE is the sum of absolute errors over the sum of units sold; bias is the sum of
+    the forecasts over that, less 1."""
+
+    rows: int
+    units: int
+    wape: float
+    bias: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """WAPE of one method less that of another on the same rows, with the interval of a paired bootstrap."""
+
+    wape: float
+    low: float
+    high: float
+
+
+def reported_products(product_weeks: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+    """`product_id` of the products to report on: those with sales in `MINIMUM_WEEKS` weeks.
+
+    This looks at the whole year, so it is a rule of the report and no forecast may know it: `trainable` decides by what
+    was known.
+    """
+    counted = product_weeks.aggregate("product_id, count(*) as weeks_sold", "product_id")
+    return counted.filter(f"weeks_sold >= {MINIMUM_WEEKS}").project("product_id").order("product_id")
+
+
+def whole_weeks(product_weeks: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+    """`product_weeks` from the first week in which some product sold on several days.
+
+    The retail year begins on a Sunday, and one day would look like a week without demand.
+    """
+    days = product_weeks.aggregate("week, max(days_sold) as days", "week").filter("days > 1")
+    first = days.aggregate("min(week) as week").fetchone()
+    if first is None or first[0] is None:
+        raise ValueError("no week of product_weeks has sales on more than one day: nothing to walk through")
+    return product_weeks.filter(f"week >= date '{first[0]}'")
+
+
+def trainable(rows: pa.Table, week: date) -> pa.Table:
+    """The rows to train the model of `week` on: earlier weeks of products that by then sold as often as reported ones.
+
+    Args:
+        rows: labelled rows, those of `week` itself included: they tell how often a product had sold.
+    """
+    minimum = MINIMUM_WEEKS / YEAR_WEEKS
+    own = rows.filter(pc.equal(rows["week"], pa.scalar(week)))
+    regular = own.filter(pc.greater_equal(own["sold_share_known"], minimum))["product_id"]
+    before = rows.filter(pc.less(rows["week"], pa.scalar(week)))
+    return before.filter(pc.is_in(before["product_id"], value_set=regular.combine_chunks()))
+
+
+def forecast_fold(
+    rows: pa.Table, week: date, products: pa.Array, names: tuple[str, ...] = NAMES, seed: int = model.SEED
+) -> tuple[pa.Table, model.Forecast]:
+    """Fit on what was known when `week` began and forecast `products` in it; returns their rows and the forecast."""
+    own = rows.filter(pc.equal(rows["week"], pa.scalar(week)))
+    asked = own.filter(pc.is_in(own["product_id"], value_set=products)).sort_by("product_id")
+    return asked, model.predict(model.fit(trainable(rows, week), names, seed), asked)
+
+
+def errors(sold: Numbers, forecast: Numbers) -> Errors:
+    """Pooled over all elements of two arrays of one shape.
+
+    Raises:
+        ValueError: nothing was sold, so that no relative error exists.
+    """
+    units = float(sold.sum())
+    if units == 0:
+        raise ValueError(f"{sold.size} rows and no units sold: there is nothing to judge a forecast by")
+    return Errors(
+        sold.size, int(units), float(np.abs(sold - forecast).sum()) / units, float(forecast.sum()) / units - 1
+    )
+
+
+def errors_by_fold(sold: Numbers, forecast: Numbers) -> list[Errors]:
+    """Of each column of two arrays of products by folds."""
+    return [errors(sold[:, fold], forecast[:, fold]) for fold in range(sold.shape[1])]
+
+
+def coverage(sold: Numbers, low: Numbers, high: Numbers) -> float:
+    """Share of rows whose units lie in the interval, its ends included."""
+    return float(((sold >= low) & (sold <= high)).mean())
+
+
+def difference(
+    sold: Numbers, forecast: Numbers, other: Numbers, *, over: str, draws: int = DRAWS, seed: int = SEED
+) -> Difference:
+    """WAPE of `forecast` less that of `other`, with its 95 % interval.
+
+    Args:
+        sold: products by folds, as are the two forecasts.
+        over: what is drawn with replacement, `products` (each with all its weeks) or `weeks` (each with all its
+            products). The same draw serves both methods.
+        draws: how many. seed: of the draws.
+
+    Raises:
+        ValueError: `over` is neither.
+    """
+    axes: Mapping[str, int] = {"products": 1, "weeks": 0}
+    if over not in axes:
+        raise ValueError(f"over is {over!r}; draw over one of {', '.join(axes)}")
+    excess = (np.abs(sold - forecast) - np.abs(sold - other)).sum(axis=axes[over])
+    units = sold.sum(axis=axes[over])
+    rng = np.random.default_rng(seed)
+    drawn = np.empty(draws)
+    for draw in range(draws):
+        chosen = rng.integers(0, len(units), len(units))
+        drawn[draw] = excess[chosen].sum() / units[chosen].sum()
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Difference(float(excess.sum() / units.sum()), float(low), float(high))
+
+
+def entities(
+    connection: duckdb.DuckDBPyConnection, product_weeks: duckdb.DuckDBPyRelation, folds: Sequence[date]
+) -> duckdb.DuckDBPyRelation:
+    """The rows that a backtest of `folds` needs: `week` and `product_id` of what is forecast and what is learned from.
+
+    Args:
+        connection: where the relation lives.
+        product_weeks: rows of `commerce.product_weeks`.
+        folds: the Mondays to forecast.
+    """
+    reported_products(product_weeks).create_view("backtest_reported", replace=True)
+    whole_weeks(product_weeks).create_view("backtest_weeks", replace=True)
+    return connection.sql(
+        f"""
+        with weeks as (
+            select distinct week, datediff('day', min(week) over (), week) // 7 as age from backtest_weeks
+        ),
+        regular as (
+            select distinct product_id
+            from backtest_weeks as sales
+            join weeks as folds on sales.week < folds.week
+            where folds.week >= date '{min(folds)}'
+            group by product_id, folds.age
+            having count(*) >= folds.age * {MINIMUM_WEEKS} / {YEAR_WEEKS}
+        )
+        select week, product_id
+        from (from regular union from backtest_reported) cross join weeks
+        where age >= {FIRST_TRAINING_AGE} and week <= date '{max(folds)}'
+        """
+    )

@@ -1,0 +1,93 @@
+"""A small grocery whose customers answer to prices in a known way, made from a seed."""
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from ml_assets.pricing import model
+from ml_assets.pricing.features import features
+
+FIRST_WEEK = date(2017, 1, 2)
+CATEGORIES = 4
+
+
+@dataclass(frozen=True)
+class Grocery:
+    """Rows as the marts have them: a week without a sale has no row in `product_weeks`."""
+
+    product_weeks: pa.Table
+    promotions: pa.Table
+    products: pa.Table
+
+
+def week_of(age: int) -> date:
+    return FIRST_WEEK + timedelta(weeks=age)
+
+
+def grocery(
+    weeks: int,
+    products: int,
+    seed: int = 0,
+    elasticities: tuple[float, ...] = (-1.0, -1.5, -2.0, -2.5),
+    level: float = 3,
+) -> Grocery:
+    """Poisson sales; prices are cut in a quarter of the weeks, half of the cuts are in the mailer too."""
+    rng = np.random.default_rng(seed)
+    rate = rng.gamma(1.0, level, size=products)
+    regular = np.round(1 + 9 * rng.random(products), 2)
+    category = np.arange(products) % CATEGORIES
+    cut = rng.random((weeks, products)) < 0.25
+    ratio = np.where(cut, rng.choice([0.9, 0.8, 0.6], size=(weeks, products)), 1.0)
+    mailer = np.where(rng.random((weeks, products)) < 0.5, 0, np.where(cut, 100, 0))
+    display = np.where(rng.random((weeks, products)) < 0.2, 40, 0)
+    demand = rate * ratio ** np.array(elasticities)[category] * np.exp(0.4 * mailer / 100 + 0.3 * display / 100)
+    units = rng.poisson(demand)
+    week, product = np.nonzero(units)
+    sold = units[week, product]
+    promoted_week, promoted_product = np.nonzero(mailer + display)
+    return Grocery(
+        pa.table(
+            {
+                "week": [week_of(int(age)) for age in week],
+                "product_id": product.astype("int64") + 1000,
+                "units": sold.astype("int64"),
+                "baskets": np.maximum(1, sold // 2).astype("int64"),
+                "stores": np.minimum(sold, 9).astype("int64"),
+                "days_sold": np.minimum(sold, 7).astype("int64"),
+                "regular_price_usd": regular[product],
+                "price_usd": regular[product] * ratio[week, product],
+                "discount_depth": 1 - ratio[week, product],
+                "display_stores": display[week, product].astype("int64"),
+                "mailer_stores": mailer[week, product].astype("int64"),
+            }
+        ),
+        pa.table(
+            {
+                "week": [week_of(int(age)) for age in promoted_week],
+                "product_id": promoted_product.astype("int64") + 1000,
+                "display_stores": display[promoted_week, promoted_product].astype("int64"),
+                "mailer_stores": mailer[promoted_week, promoted_product].astype("int64"),
+            }
+        ),
+        pa.table(
+            {
+                "product_id": np.arange(products, dtype="int64") + 1000,
+                "department": ["GROCERY"] * products,
+                "product_category": [f"CATEGORY {n}" for n in category],
+            }
+        ),
+    )
+
+
+def feature_rows(connection: duckdb.DuckDBPyConnection, shop: Grocery, ages: range) -> pa.Table:
+    """Labelled feature rows of every product in the weeks `ages`."""
+    weeks = pa.table({"week": [week_of(age) for age in ages]})
+    sales = connection.from_arrow(shop.product_weeks)
+    entities = connection.from_arrow(weeks).join(connection.from_arrow(shop.products.select(["product_id"])), "true")
+    found = features(
+        connection, sales, connection.from_arrow(shop.promotions), connection.from_arrow(shop.products), entities
+    )
+    return model.labelled(found, sales).to_arrow_table()
