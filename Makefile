@@ -27,6 +27,9 @@ lint: setup ## check style and types
 
 bench: setup ## measure against the named alternatives
 	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m tests.benchmarks.features
+	$(BIN)/python -m tests.benchmarks.online
+	$(BIN)/python -m tests.benchmarks.pricing
 
 clean: ## remove the environment and all state
 	rm -rf $(VENV) .headwater

@@ -9,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from platform_assets.backfills import ONE_RUN
 from platform_assets.operations.graph import Graph, Node, workspace_graph
 from platform_assets.partition_checker.reconcile import HEALTH
 from platform_assets.teams import TEAMS
@@ -59,6 +60,20 @@ def test_every_check_is_on_an_asset_of_its_own_location(locations: Mapping[str, 
         own = {spec.key for spec in specs(location)}
         checks = location.resolve_asset_graph().asset_check_keys
         assert {check for check in checks if check.asset_key not in own} == set()
+
+
+def test_no_backfill_can_put_assets_of_two_locations_into_one_run(locations: Mapping[str, dg.Definitions]) -> None:
+    # It would, if they became ready together: Dagster tells them apart by calendar, partitions and policy alone.
+    policies = {
+        name: {
+            node.backfill_policy
+            for node in location.resolve_asset_graph().asset_nodes
+            if node.is_materializable and node.partitions_def is not None
+        }
+        for name, location in locations.items()
+    }
+    assert policies == {name: {policy} for name, policy in ONE_RUN.items()}
+    assert len(set(ONE_RUN.values())) == len(locations)
 
 
 def test_every_asset_is_checked(locations: Mapping[str, dg.Definitions]) -> None:

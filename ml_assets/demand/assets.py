@@ -21,6 +21,7 @@ from ml_assets.demand.tables import (
     weeks_around,
 )
 from platform_assets import partitions
+from platform_assets.backfills import ONE_RUN
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partitioned_checks import Judged, judged_materializations, partitioned_check, verdict
 from resources.warehouse import Commit, TableName, Warehouse, physical_partitions
@@ -38,7 +39,7 @@ REFERENCE_WEEKS = 4
         )
     ],
     partitions_def=partitions.DEMAND_FEATURES,
-    backfill_policy=dg.BackfillPolicy.single_run(),
+    backfill_policy=ONE_RUN["ml_assets"],
     kinds={"duckdb"},
     metadata=column_metadata(FEATURE_TABLE),
 )
@@ -59,7 +60,7 @@ def product_week_features(
     key=TRAINING_TABLE,
     deps=[FEATURE_TABLE, PRODUCT_WEEKS],
     partitions_def=partitions.DEMAND_TRAINING,
-    backfill_policy=dg.BackfillPolicy.single_run(),
+    backfill_policy=ONE_RUN["ml_assets"],
     kinds={"duckdb"},
     metadata=column_metadata(TRAINING_TABLE),
 )

@@ -34,6 +34,7 @@ from ml_assets.demand.tables import (
     weeks_around,
 )
 from platform_assets import partitions
+from platform_assets.backfills import ONE_RUN
 from platform_assets.completeness import Completeness
 from platform_assets.partition_checker.build import Build
 from platform_assets.partition_checker.checker import PartitionChecker
@@ -222,7 +223,7 @@ class Fold:
     specs=SPECS,
     check_specs=[BEATS_BASELINES],
     partitions_def=partitions.DEMAND_FOLDS,
-    backfill_policy=dg.BackfillPolicy.single_run(),
+    backfill_policy=ONE_RUN["ml_assets"],
     can_subset=True,
 )
 def demand_folds(

@@ -22,6 +22,7 @@ from ml_assets.sdk.declaration_error import DeclarationError
 from ml_assets.sdk.feature_forms import mart_columns, unfit_columns
 from ml_assets.sdk.feature_views import FeatureView, OnRequestTransform
 from platform_assets import partitions
+from platform_assets.backfills import ONE_RUN
 from platform_assets.code_version import code_version
 from platform_assets.completeness import Completeness
 from platform_assets.partition_checker.checker import PartitionChecker
@@ -74,7 +75,7 @@ def _online(view: FeatureView) -> dg.AssetsDefinition:
         key=key,
         deps=[dg.AssetDep(view.source_key, partition_mapping=partitions.same_time(view.lookback()))],
         partitions_def=view.calendar,
-        backfill_policy=dg.BackfillPolicy.single_run(),
+        backfill_policy=ONE_RUN["ml_assets"],
         retry_policy=RETRIES,
         kinds={"feast", "duckdb"},
         description=f"One row per partition: what the online store was given of `{view.name}` when it had ended. "
@@ -103,7 +104,7 @@ def _statistics(view: FeatureView) -> dg.AssetsDefinition:
         key=key,
         deps=[dg.AssetDep(view.source_key, partition_mapping=partitions.same_time())],
         partitions_def=view.calendar,
-        backfill_policy=dg.BackfillPolicy.single_run(),
+        backfill_policy=ONE_RUN["ml_assets"],
         kinds={"duckdb"},
         description=f"One row per partition and feature of `{view.name}`: counts, extremes and sketches that can be "
         "merged over any partitions without reading them again.",
@@ -143,7 +144,7 @@ def _skew(
             *(dg.AssetDep(mart, partition_mapping=partitions.same_time(back)) for mart, back in marts.items()),
         ],
         partitions_def=coarsest.calendar,
-        backfill_policy=dg.BackfillPolicy.single_run(),
+        backfill_policy=ONE_RUN["ml_assets"],
         retry_policy=RETRIES,
         kinds={"feast", "duckdb"},
         description="One row per partition, view and feature: of how many sampled keys the online store says something "

@@ -25,6 +25,7 @@ from ml_assets.sdk.specs import completed, plain_query, settled
 from ml_assets.sdk.stages import Fold, Stores
 from ml_assets.sdk.tables import ProjectTables
 from ml_assets.sdk.windows import offset
+from platform_assets.backfills import ONE_RUN
 from platform_assets.code_version import code_version
 from platform_assets.completeness import Completeness
 from platform_assets.partition_checker.checker import PartitionChecker
@@ -63,7 +64,7 @@ def fold_assets(model: Model) -> dg.AssetsDefinition:
         specs=_fold_specs(model, keys),
         check_specs=[gate],
         partitions_def=model.calendar,
-        backfill_policy=dg.BackfillPolicy.single_run(),
+        backfill_policy=ONE_RUN["ml_assets"],
         can_subset=True,
     )
     def model_folds(

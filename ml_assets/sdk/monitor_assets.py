@@ -17,6 +17,7 @@ from ml_assets.sdk.specs import completed
 from ml_assets.sdk.stages import stored
 from ml_assets.sdk.tables import MONITOR_SCHEMA, ProjectTables
 from ml_assets.sdk.windows import offset, upstream_keys
+from platform_assets.backfills import ONE_RUN
 from platform_assets.code_version import code_version
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partitioned_checks import judged_materializations, partitioned_check, verdict
@@ -55,7 +56,7 @@ def monitor_asset(model: Model, watched: Monitor) -> dg.AssetsDefinition:
         specs=[spec],
         check_specs=[check],
         partitions_def=model.calendar,
-        backfill_policy=dg.BackfillPolicy.single_run(),
+        backfill_policy=ONE_RUN["ml_assets"],
         can_subset=True,
     )
     def model_monitor(

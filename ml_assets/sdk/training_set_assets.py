@@ -12,6 +12,7 @@ from ml_assets.sdk import training_sets
 from ml_assets.sdk.declarations import TrainingSet
 from ml_assets.sdk.specs import completed, plain_query, settled
 from ml_assets.sdk.tables import training_set_columns
+from platform_assets.backfills import ONE_RUN
 from platform_assets.code_version import code_version
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partitioned_checks import judged_materializations, partitioned_check, verdict
@@ -51,7 +52,7 @@ def training_set_asset(declared: TrainingSet) -> dg.AssetsDefinition:
         specs=[spec],
         check_specs=[check],
         partitions_def=declared.calendar,
-        backfill_policy=dg.BackfillPolicy.single_run(),
+        backfill_policy=ONE_RUN["ml_assets"],
         can_subset=True,
     )
     def training_set(

@@ -14,6 +14,7 @@ from typing import Any
 
 import dagster as dg
 
+from platform_assets.backfills import ONE_RUN
 from platform_assets.dbt_models.analysis import Analysis, cached_analysis
 from platform_assets.dbt_models.results import NodeResult, Verdicts
 from platform_assets.dbt_models.translator import LakeTranslator, grain_of
@@ -117,7 +118,7 @@ def _models_of_one_calendar(graph: DbtGraph, team: str, grain: str, models: Sequ
         specs=[graph.spec(model) for model in models],
         check_specs=list(checks.values()),
         can_subset=True,
-        backfill_policy=dg.BackfillPolicy.single_run(),
+        backfill_policy=ONE_RUN["platform_assets"],
         pool=POOL,
     )
     def build(context: dg.AssetExecutionContext, dbt: Dbt, checker: PartitionChecker) -> Iterator[StepEvent]:

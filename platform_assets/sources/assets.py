@@ -13,6 +13,7 @@ from pathlib import Path
 import dagster as dg
 
 from platform_assets.automation import when_upstream_complete
+from platform_assets.backfills import ONE_RUN
 from platform_assets.completeness import Completeness, Storage
 from platform_assets.partition_checker.build import Build
 from platform_assets.partition_checker.checker import PartitionChecker
@@ -83,7 +84,7 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
         name="__".join(source.raw_key.path),
         specs=[spec],
         check_specs=checks,
-        backfill_policy=dg.BackfillPolicy.single_run(),
+        backfill_policy=ONE_RUN["platform_assets"],
     )
     def raw(context: dg.AssetExecutionContext, warehouse: Warehouse, checker: PartitionChecker) -> Iterator[Event]:
         with checker.building(context) as build:
