@@ -24,7 +24,7 @@ from platform_assets import partitions
 from platform_assets.backfills import ONE_RUN
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partitioned_checks import Judged, judged_materializations, partitioned_check, verdict
-from resources.warehouse import Commit, TableName, Warehouse, physical_partitions
+from resources.warehouse import TableName, Warehouse, physical_partitions
 
 REFERENCE_WEEKS = 4
 """Feature weeks just before a week that its values are compared with."""
@@ -53,7 +53,7 @@ def product_week_features(
         history = [known for week in weeks for known in weeks_around(week, -features.HISTORY_WEEKS, -1)]
         return features.product_week_features(stored(warehouse, lake, PRODUCT_WEEKS, history), weeks)
 
-    yield from _replaced(context, warehouse, checker, FEATURE_TABLE, rows)
+    yield from _replaced(context, checker, FEATURE_TABLE, rows)
 
 
 @dg.asset(
@@ -75,7 +75,7 @@ def demand_training_set(
             stored(warehouse, lake, FEATURE_TABLE, weeks), stored(warehouse, lake, PRODUCT_WEEKS, weeks)
         )
 
-    yield from _replaced(context, warehouse, checker, TRAINING_TABLE, rows)
+    yield from _replaced(context, checker, TRAINING_TABLE, rows)
 
 
 DRIFT = partitioned_check(
@@ -125,16 +125,11 @@ def _drift_verdict(judged: Judged, week: str, indices: dict[str, float] | None) 
 
 def _replaced(
     context: dg.AssetExecutionContext,
-    warehouse: Warehouse,
     checker: PartitionChecker,
     key: dg.AssetKey,
     rows: Callable[[Sequence[str], duckdb.DuckDBPyConnection], duckdb.DuckDBPyRelation],
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Write the weeks to compute in one transaction; the last one carries the lineage, which the catalog shows."""
-    commit = Commit(context.run.run_id, key.to_user_string())
     with checker.building(context) as build:
-        for wave in build.waves():
-            weeks = wave[key]
-            warehouse.replace_partitions(TableName.of_key(key), weeks, partial(rows, weeks), commit)
-            build.record_table(key, weeks, {weeks[-1]: column_metadata(key)})
+        build.replace_table(key, lambda weeks: partial(rows, weeks), column_metadata(key))
         yield from build.outputs()

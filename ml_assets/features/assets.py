@@ -30,7 +30,7 @@ from platform_assets.partitioned_checks import judged_materializations, partitio
 from platform_assets.table_metadata import table_metadata
 from resources.feature_store.online_resource import OnlineStore
 from resources.feature_store.online_rows import SETTING, OnlineStoreError
-from resources.warehouse import PARTITION_KEY, Commit, TableName, Warehouse, physical_partitions
+from resources.warehouse import PARTITION_KEY, TableName, Warehouse, physical_partitions
 
 RETRIES = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL)
 """Of a store that does not answer: it may be starting. What then still fails is asked for again by automation."""
@@ -238,14 +238,13 @@ def _replaced(
     rows: Callable[[duckdb.DuckDBPyConnection, Sequence[str]], pa.Table],
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Compute the partitions that are to be computed, write them in one transaction and record them."""
-    commit = Commit(context.run.run_id, key.to_user_string())
+
+    def computed(wanted: Sequence[str]) -> Callable[[duckdb.DuckDBPyConnection], duckdb.DuckDBPyRelation]:
+        with warehouse.reader() as lake, _explained(key):
+            return partial(_typed, rows(lake, wanted), columns)
+
     with checker.building(context) as build:
-        for wave in build.waves():
-            wanted = wave[key]
-            with warehouse.reader() as lake, _explained(key):
-                found = rows(lake, wanted)
-            warehouse.replace_partitions(TableName.of_key(key), wanted, partial(_typed, found, columns), commit)
-            build.record_table(key, wanted)
+        build.replace_table(key, computed)
         yield from build.outputs()
 
 

@@ -13,7 +13,10 @@ import duckdb
 
 from resources.feature_store.point_in_time import Feature, View, point_in_time_join
 
-_KNOWN_AT = "known_at"
+
+def known_at_column(view: str) -> str:
+    """The column of a joined relation that says when the features of `view` were known."""
+    return f"{view}_known_at"
 
 
 class FeatureSource(Protocol):
@@ -79,7 +82,7 @@ class LakeFeatures:
     @property
     def known_at(self) -> Mapping[str, str]:
         """Each feature was known at the event time of the row that it comes from."""
-        return {feature.name: f"{view.name}_{_KNOWN_AT}" for view in self.views for feature in view.features}
+        return {feature.name: known_at_column(view.name) for view in self.views for feature in view.features}
 
     def join(self, lake: duckdb.DuckDBPyConnection, entity_rows: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
         """`entity_rows` with the features of all views, and the event time of each view's row."""
@@ -89,7 +92,7 @@ class LakeFeatures:
                 view.table,
                 view.keys,
                 view.timestamp,
-                [*view.features, Feature(view.timestamp, f"{view.name}_{_KNOWN_AT}")],
+                [*view.features, Feature(view.timestamp, known_at_column(view.name))],
                 view.created,
                 view.ttl,
             )

@@ -21,7 +21,7 @@ from platform_assets.backfills import ONE_RUN
 from platform_assets.code_version import code_version
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partitioned_checks import judged_materializations, partitioned_check, verdict
-from resources.warehouse import PARTITION_KEY, Commit, TableName, Warehouse, physical_partitions
+from resources.warehouse import PARTITION_KEY, TableName, Warehouse, physical_partitions
 
 
 def monitor_asset(model: Model, watched: Monitor) -> dg.AssetsDefinition:
@@ -62,15 +62,13 @@ def monitor_asset(model: Model, watched: Monitor) -> dg.AssetsDefinition:
     def model_monitor(
         context: dg.AssetExecutionContext, warehouse: Warehouse, checker: PartitionChecker
     ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckEvaluation]:
+        def rows(partitions: Sequence[str]) -> pa.Table:
+            with warehouse.reader() as lake:
+                read = {one: _monitored(model, watched, keys, warehouse, lake, one) for one in partitions}
+            return pa.concat_tables([_reading_rows(one, found) for one, found in read.items()])
+
         with checker.building(context) as build:
-            for wave in build.waves():
-                partitions = wave[keys.monitor]
-                with warehouse.reader() as lake:
-                    read = {one: _monitored(model, watched, keys, warehouse, lake, one) for one in partitions}
-                table = pa.concat_tables([_reading_rows(one, found) for one, found in read.items()])
-                commit = Commit(context.run.run_id, keys.monitor.to_user_string())
-                warehouse.replace_partitions(TableName.of_key(keys.monitor), partitions, table, commit)
-                build.record_table(keys.monitor, partitions, {partitions[-1]: keys.columns(keys.monitor)})
+            build.replace_table(keys.monitor, rows, keys.columns(keys.monitor))
             if context.op_execution_context.selected_asset_check_keys:
                 yield from _within_limits(context, warehouse, keys, check)
             yield from build.outputs()

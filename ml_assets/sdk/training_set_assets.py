@@ -3,7 +3,7 @@
 Belongs here: a thin asset that reads, calls one plain function and writes. Not here: the rows (`training_sets.py`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
 import pyarrow as pa
@@ -16,7 +16,7 @@ from platform_assets.backfills import ONE_RUN
 from platform_assets.code_version import code_version
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partitioned_checks import judged_materializations, partitioned_check, verdict
-from resources.warehouse import Commit, TableName, Warehouse
+from resources.warehouse import TableName, Warehouse
 
 
 def training_set_asset(declared: TrainingSet) -> dg.AssetsDefinition:
@@ -58,14 +58,12 @@ def training_set_asset(declared: TrainingSet) -> dg.AssetsDefinition:
     def training_set(
         context: dg.AssetExecutionContext, warehouse: Warehouse, checker: PartitionChecker
     ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckEvaluation]:
+        def rows(partitions: Sequence[str]) -> pa.Table:
+            with warehouse.reader() as lake:
+                return pa.concat_tables([training_sets.labelled(lake, declared, one) for one in partitions])
+
         with checker.building(context) as build:
-            for wave in build.waves():
-                partitions = wave[declared.key]
-                with warehouse.reader() as lake:
-                    rows = pa.concat_tables([training_sets.labelled(lake, declared, one) for one in partitions])
-                commit = Commit(context.run.run_id, declared.key.to_user_string())
-                warehouse.replace_partitions(TableName.of_key(declared.key), partitions, rows, commit)
-                build.record_table(declared.key, partitions, {partitions[-1]: training_set_columns(declared)})
+            build.replace_table(declared.key, rows, training_set_columns(declared))
             if context.op_execution_context.selected_asset_check_keys:
                 yield from _point_in_time(context, warehouse, declared, check)
             yield from build.outputs()

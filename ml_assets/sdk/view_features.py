@@ -13,11 +13,10 @@ import duckdb
 
 from ml_assets.sdk.declaration_error import DeclarationError
 from ml_assets.sdk.feature_forms import joined_view, refuse_unfit
-from ml_assets.sdk.feature_views import EVENT_TIME, Feature, FeatureView, Selection
+from ml_assets.sdk.feature_source import known_at_column
+from ml_assets.sdk.feature_views import EVENT_TIME, Feature, Selection
 from ml_assets.sdk.windows import offset
 from resources.feature_store.point_in_time import View, entity_rows, point_in_time_sql
-
-_KNOWN_AT = "known_at"
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class ViewFeatures:
     @property
     def known_at(self) -> Mapping[str, str]:
         """Each feature was known at the event time of the row that it comes from."""
-        return {name: _known_at(selection.view) for selection in self.selections for name in selection.names}
+        return {name: known_at_column(selection.view.name) for selection in self.selections for name in selection.names}
 
     @property
     def deps(self) -> Sequence[dg.AssetDep]:
@@ -97,9 +96,5 @@ def _features_of(selection: Selection) -> list[Feature]:
 def _selected(whole: View, selection: Selection) -> View:
     """The view with the selected features, in their order, and when they were known."""
     joined = {feature.name: feature for feature in whole.features}
-    known = replace(joined[EVENT_TIME], name=_known_at(selection.view))
+    known = replace(joined[EVENT_TIME], name=known_at_column(selection.view.name))
     return replace(whole, features=[*(joined[name] for name in selection.names), known])
-
-
-def _known_at(view: FeatureView) -> str:
-    return f"{view.name}_{_KNOWN_AT}"

@@ -15,7 +15,9 @@ from dataclasses import replace
 from typing import Any
 
 import dagster as dg
+import duckdb
 import numpy as np
+import pyarrow as pa
 from dagster._core.definitions.data_version import DataVersion
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata
@@ -129,6 +131,25 @@ class Build:
         whole = sum(int(files.rows.sum()) for files in self.catalog.files([TableName.of_key(key)]).values())
         last = {"dagster/row_count": whole, **(metadata or {}).get(partitions[-1], {})}
         self.record(key, kept, {**(metadata or {}), partitions[-1]: last})
+
+    def replace_table(
+        self,
+        key: dg.AssetKey,
+        rows: Callable[[Sequence[str]], pa.Table | Callable[[duckdb.DuckDBPyConnection], duckdb.DuckDBPyRelation]],
+        shown: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Compute what is to be computed of one table: each wave of partitions in one transaction, then `record` it.
+
+        Args:
+            key: of the step's only asset.
+            rows: the rows of some partitions, or how a connection to the lake tells them.
+            shown: what the catalog shows of the table as a whole.
+        """
+        commit = Commit(self.context.run.run_id, key.to_user_string())
+        for wave in self.waves():
+            partitions = wave[key]
+            self.catalog.warehouse.replace_partitions(TableName.of_key(key), partitions, rows(partitions), commit)
+            self.record_table(key, partitions, {partitions[-1]: shown or {}})
 
     def record_view(self, key: dg.AssetKey, partitions: Sequence[str], metadata: Metadata | None = None) -> None:
         """`record` pairs of a view, which holds nothing: its content is the content of what it reads."""
