@@ -114,7 +114,7 @@ class Fold:
         before = self._champion_before if self.model.gate.against_champion else None
         theirs = self._file_of(before) if before is not None else None
         rows = stored(self.stores.warehouse, self.lake, self.model.training_set.key, self._span.known)
-        file = ModelFile.of_text(candidate.text)
+        file = ModelFile.of_text(candidate.text, f"the candidate of {candidate.name} {candidate.partition}")
         found = folds.evaluate(self.model, self.partition, self._span, file, theirs, rows)
         self._write(self._keys.evaluation, self._evaluation_rows(found, before), self._shown(found))
         refused = gates.refusals(self.model.gate, self.model.metric, found.evidence)
