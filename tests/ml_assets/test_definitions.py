@@ -6,8 +6,6 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-
-from ml_assets.definitions import build_defs
 from ml_assets.demand.folds import BEATS_BASELINES
 from ml_assets.demand.tables import (
     EVALUATION,
@@ -18,6 +16,8 @@ from ml_assets.demand.tables import (
     TRAINING_TABLE,
     VERSION,
 )
+
+from ml_assets.definitions import build_defs
 from platform_assets import partitions
 from platform_assets.partition_checker.checker import PartitionChecker
 from resources.environment import Environment
