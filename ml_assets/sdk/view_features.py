@@ -56,6 +56,17 @@ class ViewFeatures:
         return {name: known_at_column(selection.view.name) for selection in self.selections for name in selection.names}
 
     @property
+    def lineage(self) -> Mapping[str, Sequence[dg.TableColumnDep]]:
+        """Each feature comes from the column of its view's mart that the declaration names."""
+        found: dict[str, Sequence[dg.TableColumnDep]] = {}
+        for selection in self.selections:
+            view = selection.view
+            read = {feature.name: feature.read_from for feature in _features_of(selection)}
+            read[known_at_column(view.name)] = view.timestamp_column
+            found |= {name: [dg.TableColumnDep(view.source_key, column)] for name, column in read.items()}
+        return found
+
+    @property
     def deps(self) -> Sequence[dg.AssetDep]:
         """The marts of the views: the partitions that were known by some instant of a partition, up to the TTL."""
         return [
