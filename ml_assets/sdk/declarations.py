@@ -213,7 +213,7 @@ class Monitor:
     """What is watched once the labels of predictions are there; a failed check warns.
 
     Attributes:
-        psi: population stability index above which a feature or the label has drifted.
+        psi: population stability index above which a feature, the label or the prediction has drifted.
         reference: partitions before, that it is compared with.
         unwatched: features whose drift says nothing, as they change by their nature: the calendar's, say.
         minimum_rows: fewer on either side are not judged: deciles of few rows say more about chance than about drift.

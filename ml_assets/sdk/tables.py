@@ -67,7 +67,7 @@ _DESCRIPTIONS = {
     "replaced": "Partition whose version served before.",
     "reason": "Why, in words.",
     "prediction": "What the version predicts.",
-    "subject": "The feature, the label, or the error measure.",
+    "subject": "The feature, the label, `prediction`, or the error measure.",
     "measure": "psi or error.",
     "value": "The measured value; null where it could not be judged.",
     "limit_value": "What it may be at most.",

@@ -82,6 +82,8 @@ def test_a_damaged_model_file_is_named_by_whoever_reads_it(
     assert f"commerce/rolls_candidate@{FIRST} is" in failures(judged)
     assert f"its file {file}" in failures(judged)
     assert said in failures(predicted)
+    healed = rolls.train(ROLLS, [FIRST])
+    assert healed.success, failures(healed)
     assert Scorer.of_champion(ROLLS, rolls.warehouse, rolls.registry, MOMENT).decision.version_of == FIRST
 
 
@@ -93,6 +95,9 @@ def test_a_damaged_registry_is_named_by_whoever_reads_it(rolls: Bakery) -> None:
         for stage in (KEYS.version, KEYS.champion, KEYS.predictions):
             said = failures(rolls.build([FIRST], stage))
             assert f"RegistryError: {ROLLS.registered_name} {FIRST}: the model registry {rolls.registry.uri}" in said
+    # Once the database has been put back, what had failed is made again.
+    healed = rolls.train(ROLLS, [FIRST])
+    assert healed.success, failures(healed)
     assert Scorer.of_champion(ROLLS, rolls.warehouse, rolls.registry, MOMENT).decision.version_of == FIRST
 
 
@@ -114,6 +119,18 @@ def test_a_refused_fold_is_not_promoted_by_materializing_its_later_stages_alone(
     assert REFUSED not in rolls.checksums(KEYS.champion)
     with pytest.raises(RegistryError, match=f"no version of {ROLLS.registered_name} is registered for {REFUSED}"):
         rolls.registry.registered(ROLLS.registered_name, REFUSED)
+
+
+def test_a_fold_after_a_refused_one_is_watched_without_its_predictions_and_the_refused_one_is_not(
+    rolls: Bakery,
+) -> None:
+    later = rolls.build([LAST], KEYS.monitor)
+    assert later.success, failures(later)
+    watched = {row["subject"]: row for row in rolls.rows(KEYS.monitor, LAST)}
+    assert watched["prediction"]["value"] > 0
+    assert watched["prediction"]["rows"] == len(rolls.rows(KEYS.predictions, FIRST))
+    refused = rolls.build([REFUSED], KEYS.monitor)
+    assert f"commerce/rolls_champion@{REFUSED} is late: it was expected by now" in failures(refused)
 
 
 @pytest.mark.parametrize(
