@@ -73,7 +73,7 @@ class Feature:
 
 
 def _smoothed(column: str, half_life: int) -> str:
-    weight = f"round(1000 * exp(ln(2) / {half_life} * age))::hugeint"
+    weight = f"round(1e9 * exp(ln(2) / {half_life} * age))::hugeint"
     return f"sum({column} * {weight}) over known::double / sum({weight}) over known"
 
 

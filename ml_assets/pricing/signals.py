@@ -5,10 +5,10 @@ Belongs here: the thin asset, and the calendar of pricing. Not here: names and a
 """
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 import dagster as dg
 import duckdb
+import pyarrow as pa
 
 from ml_assets.features.commerce import DEMAND_SIGNALS
 from ml_assets.pricing import features
@@ -55,8 +55,9 @@ def demand_signals_asset() -> dg.AssetsDefinition:
     def demand_signals(
         context: dg.AssetExecutionContext, warehouse: Warehouse, checker: PartitionChecker
     ) -> Iterator[dg.MaterializeResult[None]]:
-        def rows(weeks: Sequence[str]) -> partial[duckdb.DuckDBPyRelation]:
-            return partial(_signals, warehouse, weeks)
+        def rows(weeks: Sequence[str]) -> pa.Table:
+            with warehouse.reader() as lake:
+                return _signals(warehouse, lake, weeks).to_arrow_table()
 
         with checker.building(context) as build:
             build.replace_table(key, rows, _columns())
@@ -65,7 +66,7 @@ def demand_signals_asset() -> dg.AssetsDefinition:
     return demand_signals
 
 
-def _signals(warehouse: Warehouse, weeks: Sequence[str], lake: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
+def _signals(warehouse: Warehouse, lake: duckdb.DuckDBPyConnection, weeks: Sequence[str]) -> duckdb.DuckDBPyRelation:
     def read(one: Reads) -> duckdb.DuckDBPyRelation:
         needed = {key for week in weeks for key in one.keys(DEMAND_SIGNALS.calendar, week) or ()}
         keys = sorted(key for key in needed if key >= features.FIRST_WEEK) if one.calendar else None
