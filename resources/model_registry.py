@@ -33,7 +33,8 @@ CHAMPION = "champion"
 _PARTITION = "partition"
 _DIGEST = "model_digest"
 _FILE = "model/model.txt"
-_NOT_FOUND = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
+_ASKED_WRONGLY = "INVALID_PARAMETER_VALUE"
+_NOT_FOUND = {"RESOURCE_DOES_NOT_EXIST", _ASKED_WRONGLY}
 
 
 class RegistryError(LookupError):
@@ -92,6 +93,8 @@ class ModelRegistry(dg.ConfigurableResource["ModelRegistry"]):
         try:
             yield _connected(self.uri)
         except (SQLAlchemyError, MlflowException, OSError) as error:
+            if isinstance(error, MlflowException) and error.error_code == _ASKED_WRONGLY:
+                raise
             said = str(error).splitlines()[0]
             raise RegistryError(
                 f"{about}: the model registry {self.uri} cannot be used ({said}); put back a sound copy of its "

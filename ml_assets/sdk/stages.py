@@ -329,8 +329,9 @@ class Fold:
 
     def _shown(self, found: Evaluation) -> dict[str, Any]:
         evidence = found.evidence
-        shown: dict[str, Any] = {self.model.metric: evidence.error, "bias": found.bias, "judged rows": found.rows}
-        shown |= {f"{self.model.metric} {name}": error for name, error in evidence.baselines.items()}
+        errors = {"": evidence.error, **{f" {name}": error for name, error in evidence.baselines.items()}}
+        shown: dict[str, Any] = {f"{self.model.metric}{name}": _rounded(error) for name, error in errors.items()}
+        shown |= {"bias": _rounded(found.bias), "judged rows": found.rows}
         if evidence.champion is not None:
             shown["against the champion"] = str(evidence.champion)
         shown["MLflow run"] = dg.MetadataValue.url(tracking.run_url(self.stores.registry, self._candidate.run_id))
@@ -376,8 +377,9 @@ def _finite(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
-def _rounded(value: float) -> float:
-    return round(value, 6)
+def _rounded(value: float) -> float | str:
+    """As the web UI can show it: its JSON has no word for NaN and infinity."""
+    return round(value, 6) if math.isfinite(value) else str(value)
 
 
 def _words(partitions: Sequence[str]) -> str:

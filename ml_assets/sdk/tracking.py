@@ -46,14 +46,19 @@ def log_origin(registry: ModelRegistry, candidate: Candidate, signature: Signatu
 
 
 def log_trials(registry: ModelRegistry, candidate: Candidate, metric: str, trials: Sequence[Trial]) -> None:
-    """Keep the trials of a search as runs under the candidate's, in place of those of its partition before."""
+    """Keep the trials of a search as runs under the candidate's; those of candidates that are no more go with them."""
     from mlflow.entities import Metric, Param, RunTag
 
     mine, now = _called(candidate), int(time.time() * 1000)
     with registry.client(mine) as client:
         experiment = client.get_run(candidate.run_id).info.experiment_id
-        for old in client.search_runs([experiment], f"tags.{_TRIAL_OF} = '{mine}'"):
-            client.delete_run(old.info.run_id)
+        before = client.search_runs([experiment], f"tags.{_TRIAL_OF} = '{mine}'")
+        parents = {old.data.tags[_PARENT] for old in before}
+        # A registered version keeps its run, and its trials, beside a newer candidate.
+        kept = {one for one in parents - {candidate.run_id} if client.get_run(one).info.lifecycle_stage == "active"}
+        for old in before:
+            if old.data.tags[_PARENT] not in kept:
+                client.delete_run(old.info.run_id)
         for number, trial in enumerate(trials):
             tags = {_TRIAL_OF: mine, _PARENT: candidate.run_id}
             run = client.create_run(experiment, tags=tags, run_name=f"{mine} trial {number}")
