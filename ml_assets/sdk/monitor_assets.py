@@ -14,7 +14,7 @@ from ml_assets.sdk import monitors
 from ml_assets.sdk.declarations import Model, Monitor
 from ml_assets.sdk.monitors import Reading
 from ml_assets.sdk.specs import completed
-from ml_assets.sdk.stages import stored
+from ml_assets.sdk.stages import present, stored
 from ml_assets.sdk.tables import MONITOR_SCHEMA, ProjectTables
 from ml_assets.sdk.windows import Calendar, upstream_keys
 from platform_assets.backfills import ONE_RUN
@@ -23,7 +23,7 @@ from platform_assets.completeness import Completeness
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partitioned_checks import judged_materializations, partitioned_check, verdict
 from platform_assets.partitions import offset
-from resources.warehouse import PARTITION_KEY, TableName, Warehouse, physical_partitions
+from resources.warehouse import PARTITION_KEY, Warehouse
 
 
 def monitor_asset(model: Model, watched: Monitor) -> dg.AssetsDefinition:
@@ -91,9 +91,7 @@ def _monitored(
     partition: str,
 ) -> list[Reading]:
     def of(key: dg.AssetKey, calendar: Calendar, first: int, last: int) -> pa.Table:
-        table, wanted = TableName.of_key(key), upstream_keys(model.calendar, partition, calendar, first, last)
-        there = physical_partitions(lake, table).keys()
-        return warehouse.relation(lake, table, [one for one in wanted if one in there]).to_arrow_table()
+        return present(warehouse, lake, key, upstream_keys(model.calendar, partition, calendar, first, last))
 
     rows, before = model.training_set, -watched.reference
     predictions = stored(warehouse, lake, keys.predictions, [partition])

@@ -33,7 +33,7 @@ from platform_assets.partition_checker.kept import kept_in_files
 from platform_assets.partitioned_checks import judged_materializations, verdict
 from resources.ledger import Ledger, Receipt
 from resources.model_registry import Candidate, ModelRegistry
-from resources.warehouse import PARTITION_KEY, Commit, TableName, Warehouse
+from resources.warehouse import PARTITION_KEY, Commit, TableName, Warehouse, physical_partitions
 
 _ANOTHER = "has no evaluation of its own: the stored one is of another candidate; materialize the evaluation again"
 
@@ -64,11 +64,23 @@ def stored(
     return warehouse.relation(lake, TableName.of_key(key), partitions).to_arrow_table()
 
 
+def present(
+    warehouse: Warehouse, lake: duckdb.DuckDBPyConnection, key: dg.AssetKey, partitions: Sequence[str]
+) -> pa.Table:
+    """The rows of those of `partitions` that have any: the lake knows none of a partition that was built empty.
+
+    For tables of which the gate has seen that the partitions are built, or of which some may not be.
+    """
+    table = TableName.of_key(key)
+    there = physical_partitions(lake, table).keys()
+    return warehouse.relation(lake, table, [one for one in partitions if one in there]).to_arrow_table()
+
+
 def fit(model: Model, stores: Stores, partition: str) -> Fitted:
     """Read what a fold learns from, and fit it; safe to call from several threads."""
     span = folds.span_of(model, partition)
     with stores.warehouse.reader() as lake:
-        rows = stored(stores.warehouse, lake, model.training_set.key, span.learned)
+        rows = present(stores.warehouse, lake, model.training_set.key, span.learned)
     return folds.fit(model, partition, span, rows, stores.checkpoints / model.registered_name / partition)
 
 
@@ -113,7 +125,7 @@ class Fold:
         candidate = self._candidate
         before = self._champion_before if self.model.gate.against_champion else None
         theirs = self._file_of(before) if before is not None else None
-        rows = stored(self.stores.warehouse, self.lake, self.model.training_set.key, self._span.known)
+        rows = present(self.stores.warehouse, self.lake, self.model.training_set.key, self._span.known)
         file = ModelFile.of_text(candidate.text, f"the candidate of {candidate.name} {candidate.partition}")
         found = folds.evaluate(self.model, self.partition, self._span, file, theirs, rows)
         self._write(self._keys.evaluation, self._evaluation_rows(found, before), self._shown(found))

@@ -10,13 +10,15 @@ import dagster as dg
 import pytest
 
 from ml_assets.sdk.champion import ChampionError
-from ml_assets.sdk.declarations import Gate
+from ml_assets.sdk.declarations import Gate, Model, Query
 from ml_assets.sdk.lightgbm_trainer import LightGBM
 from ml_assets.sdk.serving import Scorer
 from ml_assets.sdk.tables import ProjectTables
 from resources.model_registry import RegistryError
+from resources.warehouse import TableName, physical_partitions
 from tests.ml_assets.sdk.bakery import FOLDS, WEEKS, Bakery, failures
-from tests.ml_assets.sdk.lightgbm_project import BREAD
+from tests.ml_assets.sdk.lightgbm_project import BREAD, SALES
+from tests.ml_assets.sdk.sklearn_project import BUSY, BUSY_WEEKS
 
 # MLflow's own tables use a loader strategy that SQLAlchemy retires.
 pytestmark = [
@@ -158,3 +160,113 @@ def test_before_the_first_champion_nobody_serves(rolls: Bakery) -> None:
         ChampionError, match=r"no version of 'rolls' serves at 2016.*materialize commerce/rolls_champion"
     ):
         Scorer.of_champion(ROLLS, rolls.warehouse, rolls.registry, early)
+
+
+def odd(model: Model, **training_set: object) -> Model:
+    """The model over a training set of its own, in which something is wrong."""
+    rows = replace(model.training_set, name="odd", **training_set)  # type: ignore[arg-type]
+    return replace(model, name="odd", training_set=rows, gate=Gate(), monitor=None)
+
+
+ENTITIES, LABELS = SALES.entity_rows.reads, SALES.labels.reads
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (
+            {"labels": Query("select shop_id, week, 'nan'::double as sold from loaves", LABELS)},
+            f"commerce/odd_training_set {WEEKS[1]}: 120 of 120 labels 'sold' are NaN, infinite or null, first that of",
+        ),
+        (
+            {"labels": Query("select shop_id, week, 'inf'::double as sold from loaves", LABELS)},
+            f"commerce/odd_training_set {WEEKS[1]}: 120 of 120 labels 'sold' are NaN, infinite or null, first that of",
+        ),
+        (
+            {"labels": Query("select shop_id, known_at::date as week, 3 * footfall as sold from facts", ENTITIES)},
+            "feature 'footfall' is the label 'sold' in disguise",
+        ),
+        (
+            {"entity_rows": Query("select shop_id, known_at::date + 7 as week from facts", ENTITIES)},
+            "120 of 120 entity rows are from the future of their partition",
+        ),
+    ],
+    ids=["nan", "infinite", "leak", "future"],
+)
+def test_a_training_set_that_nothing_may_be_learned_from_is_refused_by_its_run(
+    bakery: Bakery, wrong: dict[str, object], said: str
+) -> None:
+    model = odd(BREAD, **wrong)
+    made = bakery.declared(model)
+    result = made.build(WEEKS[1:2], model.training_set.key)
+    assert not result.success
+    assert said in failures(result)
+    with made.warehouse.reader() as lake:
+        assert physical_partitions(lake, TableName.of_key(model.training_set.key)) == {}
+
+
+@pytest.mark.parametrize(
+    ("model", "wrong", "said"),
+    [
+        (
+            BUSY,
+            {"labels": Query("select shop_id, week, 0 as busy from loaves", BUSY_WEEKS.labels.reads)},
+            "commerce/odd_one_class_training_set has only the class 0 in",
+        ),
+        (
+            BREAD,
+            {"labels": Query("select shop_id, week, sold from loaves where false", LABELS)},
+            "commerce/odd_no_rows_training_set has no rows in",
+        ),
+    ],
+    ids=["one_class", "no_rows"],
+)
+def test_a_fold_that_nothing_can_be_learned_from_is_refused_by_its_run(
+    bakery: Bakery, request: pytest.FixtureRequest, model: Model, wrong: dict[str, object], said: str
+) -> None:
+    name = f"odd_{request.node.callspec.id}"
+    declared = odd(model, **wrong)
+    declared = replace(declared, name=name, training_set=replace(declared.training_set, name=name))
+    made = bakery.declared(declared)
+    rows = made.build(WEEKS[1:9], declared.training_set.key)
+    assert rows.success, failures(rows)
+    result = made.train(declared, [FIRST])
+    assert not result.success
+    assert f"model {name!r} {FIRST}: {said}" in failures(result)
+    assert "in 2017-01" in failures(result)
+    with pytest.raises(RegistryError, match=f"no candidate of {declared.registered_name} for {FIRST}"):
+        made.registry.candidate(declared.registered_name, FIRST)
+
+
+def test_an_error_that_is_no_number_is_refused_and_shown_in_words(bakery: Bakery) -> None:
+    labels = Query("select shop_id, week, 0.0 as sold from loaves", LABELS)
+    declared = replace(odd(BREAD, labels=labels), name="unsold")
+    declared = replace(declared, training_set=replace(declared.training_set, name="unsold"))
+    made = bakery.declared(declared)
+    assert made.build(WEEKS[1:9], declared.training_set.key).success
+    result = made.train(declared, [FIRST])
+    assert not result.success
+    assert "its wape is nan, which nothing can be compared with" in failures(result)
+    (record,) = made.instance.fetch_materializations(ProjectTables(declared).evaluation, limit=1).records
+    assert record.asset_materialization is not None
+    shown = record.asset_materialization.metadata
+    # The web UI's JSON has no NaN: one would take the page of the asset down.
+    assert (shown["wape"].value, shown["bias"].value) == ("nan", "nan")
+
+
+def test_a_week_without_rows_is_a_part_of_a_fold_like_any_other(bakery: Bakery) -> None:
+    without = Query(f"select shop_id, week, sold from loaves where week <> date '{WEEKS[3]}'", LABELS)
+    declared = replace(odd(BREAD, labels=without), name="holiday")
+    declared = replace(declared, training_set=replace(declared.training_set, name="holiday"))
+    made = bakery.declared(declared)
+    assert made.build(WEEKS[1:9], declared.training_set.key).success
+    assert WEEKS[3] not in made.checksums(declared.training_set.key)
+    result = made.train(declared, [FIRST])
+    assert result.success, failures(result)
+
+
+def test_a_model_of_another_declaration_is_not_judged_by_it(rolls: Bakery) -> None:
+    narrower = replace(ROLLS, features=("footfall",))
+    result = rolls.declared(narrower).build([FIRST], KEYS.evaluation)
+    assert not result.success
+    assert f"commerce/rolls_candidate@{FIRST} is outdated: its code has changed since it was built" in failures(result)
