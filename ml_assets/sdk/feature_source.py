@@ -42,6 +42,11 @@ class FeatureSource(Protocol):
         ...
 
     @property
+    def request(self) -> Mapping[str, str]:
+        """What the entity rows must give besides keys and time for `join`, and its DuckDB types: what is asked with."""
+        ...
+
+    @property
     def lineage(self) -> Mapping[str, Sequence[dg.TableColumnDep]]:
         """For the catalog: the columns of the assets in `deps` that a column of `columns` or `known_at` comes from."""
         ...
@@ -89,6 +94,11 @@ class LakeFeatures:
     def known_at(self) -> Mapping[str, str]:
         """Each feature was known at the event time of the row that it comes from."""
         return {feature.name: known_at_column(view.name) for view in self.views for feature in view.features}
+
+    @property
+    def request(self) -> Mapping[str, str]:
+        """Nothing."""
+        return {}
 
     @property
     def lineage(self) -> Mapping[str, Sequence[dg.TableColumnDep]]:
