@@ -33,7 +33,7 @@ from platform_assets.partition_checker.kept import kept_in_files
 from platform_assets.partitioned_checks import judged_materializations, verdict
 from resources.ledger import Ledger, Receipt
 from resources.model_registry import Candidate, ModelRegistry
-from resources.warehouse import PARTITION_KEY, Commit, TableName, Warehouse
+from resources.warehouse import PARTITION_KEY, Commit, TableName, Warehouse, physical_partitions
 
 _ANOTHER = "has no evaluation of its own: the stored one is of another candidate; materialize the evaluation again"
 
@@ -70,6 +70,21 @@ def fit(model: Model, stores: Stores, partition: str) -> Fitted:
     with stores.warehouse.reader() as lake:
         rows = stored(stores.warehouse, lake, model.training_set.key, span.learned)
     return folds.fit(model, partition, span, rows, stores.checkpoints / model.registered_name / partition)
+
+
+def errors_so_far(lake: duckdb.DuckDBPyConnection, table: TableName, partition: str) -> dict[str, dict[str, float]]:
+    """The errors that a model's evaluations up to `partition` hold, by method and partition; the candidates' first."""
+    if not physical_partitions(lake, table):
+        return {}
+    found = lake.execute(
+        f"select method, {PARTITION_KEY}, error from {table.sql} where {PARTITION_KEY} <= ? and error is not null "
+        f"order by kind = 'candidate' desc, method, {PARTITION_KEY}",
+        [partition],
+    ).fetchall()
+    errors: dict[str, dict[str, float]] = {}
+    for method, of, error in found:
+        errors.setdefault(method, {})[of] = error
+    return errors
 
 
 @dataclass(frozen=True)
@@ -132,7 +147,9 @@ class Fold:
             {
                 "importance.png": plots.importance(found.importance),
                 "calibration.png": plots.calibration(found.calibration),
-                "errors.png": plots.errors_over_time(self.model.metric, self._errors_so_far()),
+                "errors.png": plots.errors_over_time(
+                    self.model.metric, errors_so_far(self.lake, TableName.of_key(self._keys.evaluation), self.partition)
+                ),
             },
             model_card.model_card(self.model, self._span, parameters, found, refused, origin),
         )
@@ -332,18 +349,6 @@ class Fold:
             shown["against the champion"] = str(evidence.champion)
         shown["MLflow run"] = dg.MetadataValue.url(tracking.run_url(self.stores.registry, self._candidate.run_id))
         return shown
-
-    def _errors_so_far(self) -> dict[str, dict[str, float]]:
-        table = TableName.of_key(self._keys.evaluation)
-        found = self.lake.execute(
-            f"select method, {PARTITION_KEY}, error from {table.sql} where {PARTITION_KEY} <= ? and error is not null "
-            f"order by kind = 'candidate' desc, method, {PARTITION_KEY}",
-            [self.partition],
-        ).fetchall()
-        errors: dict[str, dict[str, float]] = {}
-        for method, partition, error in found:
-            errors.setdefault(method, {})[partition] = error
-        return errors
 
 
 def _evidence(rows: Sequence[dict[str, Any]]) -> Evidence:
