@@ -5,11 +5,9 @@ from collections.abc import Mapping
 import dagster as dg
 
 from ml_assets.defaults import with_defaults
-from ml_assets.demand.assets import demand_training_set, feature_drift, product_week_features
-from ml_assets.demand.folds import demand_folds
 from ml_assets.features.assets import feature_assets
 from ml_assets.features.catalogue import catalogue
-from ml_assets.projects import declared_models
+from ml_assets.projects import declared_assets, declared_models
 from ml_assets.sdk.assets import project_assets
 from platform_assets.automation import automation_sensor
 from platform_assets.freshness.checks import build_freshness
@@ -24,10 +22,9 @@ from resources.warehouse import Warehouse
 def build_defs(*, resources: Mapping[str, object]) -> dg.Definitions:
     """The location's definitions over `resources`: `warehouse`, `model_registry`, `online_store`, `checker`."""
     features, feature_checks = feature_assets(catalogue())
-    demand = [product_week_features, demand_training_set, demand_folds]
     own = dg.Definitions(
-        assets=dg.map_asset_specs(with_defaults, [*demand, *features]),
-        asset_checks=[feature_drift, *feature_checks],
+        assets=[*dg.map_asset_specs(with_defaults, features), *declared_assets()],
+        asset_checks=feature_checks,
         sensors=[automation_sensor("ml_assets")],
         resources=dict(resources),
         executor=dg.in_process_executor,

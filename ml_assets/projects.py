@@ -4,7 +4,11 @@ Belongs here: finding them, so that a new project needs no other edit. Not here:
 """
 
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+
+import dagster as dg
 
 from ml_assets.sdk.declaration_error import DeclarationError
 from ml_assets.sdk.declarations import Model
@@ -19,12 +23,33 @@ def declared_models(folder: Path = _FOLDER, package: str = "ml_assets") -> list[
         DeclarationError: a `project.py` does not list what it declares.
     """
     found: list[Model] = []
-    for path in sorted(folder.glob("*/project.py")):
-        module = importlib.import_module(f"{package}.{path.parent.name}.project")
-        models = getattr(module, "MODELS", None)
+    for project in _projects(folder, package):
+        models = getattr(project, "MODELS", None)
         if not isinstance(models, tuple) or not models or not all(isinstance(model, Model) for model in models):
-            raise DeclarationError(
-                f"{path.parent.name}/project.py: list its models in a tuple, MODELS = (…,); it has {models!r}"
-            )
+            raise DeclarationError(f"{_named(project)}: list its models in a tuple, MODELS = (…,); it has {models!r}")
         found += models
     return found
+
+
+def declared_assets(folder: Path = _FOLDER, package: str = "ml_assets") -> list[dg.AssetsDefinition]:
+    """What projects have beside their models, by folder name: the assets in `ASSETS`, where there is one.
+
+    Raises:
+        DeclarationError: it holds something else.
+    """
+    found: list[dg.AssetsDefinition] = []
+    for project in _projects(folder, package):
+        assets = getattr(project, "ASSETS", ())
+        if not isinstance(assets, tuple) or not all(isinstance(asset, dg.AssetsDefinition) for asset in assets):
+            raise DeclarationError(f"{_named(project)}: list its assets in a tuple, ASSETS = (…,); it has {assets!r}")
+        found += assets
+    return found
+
+
+def _projects(folder: Path, package: str) -> Iterator[ModuleType]:
+    for path in sorted(folder.glob("*/project.py")):
+        yield importlib.import_module(f"{package}.{path.parent.name}.project")
+
+
+def _named(project: ModuleType) -> str:
+    return "/".join(project.__name__.split(".")[1:]) + ".py"

@@ -8,6 +8,7 @@ dbt window macros and the lake's range deletes rely on.
 """
 
 from collections.abc import Mapping
+from datetime import timedelta
 
 import dagster as dg
 
@@ -37,18 +38,6 @@ WEBTOON_WEEKLY = dg.WeeklyPartitionsDefinition(
     start_date="2017-12-04", end_date="2018-01-01", timezone=WEBTOON_ZONE, day_offset=MONDAY
 )
 
-# Features need eight weeks of sales behind them, a fold needs a quarter of training weeks. Features and folds look
-# one week past the last sales; training weeks end with them, because they carry what was sold.
-DEMAND_FEATURES = dg.WeeklyPartitionsDefinition(
-    start_date="2017-02-27", end_date="2018-01-08", timezone=COMMERCE_ZONE, day_offset=MONDAY
-)
-DEMAND_TRAINING = dg.WeeklyPartitionsDefinition(
-    start_date="2017-02-27", end_date="2018-01-01", timezone=COMMERCE_ZONE, day_offset=MONDAY
-)
-DEMAND_FOLDS = dg.WeeklyPartitionsDefinition(
-    start_date="2017-06-05", end_date="2018-01-08", timezone=COMMERCE_ZONE, day_offset=MONDAY
-)
-
 CALENDARS: Mapping[str, Mapping[str, dg.TimeWindowPartitionsDefinition | None]] = {
     "commerce": {"daily": COMMERCE_DAILY, "weekly": COMMERCE_WEEKLY, "none": None},
     "webtoon": {"hourly": WEBTOON_HOURLY, "daily": WEBTOON_DAILY, "weekly": WEBTOON_WEEKLY, "none": None},
@@ -70,8 +59,15 @@ def calendar_of(team: str, grain: str) -> dg.TimeWindowPartitionsDefinition | No
     return calendars[grain]
 
 
-def weeks_from(first: str, calendar: dg.WeeklyPartitionsDefinition = COMMERCE_WEEKLY) -> dg.WeeklyPartitionsDefinition:
+def weeks_from(
+    first: str, calendar: dg.WeeklyPartitionsDefinition = COMMERCE_WEEKLY, *, ahead: int = 0
+) -> dg.WeeklyPartitionsDefinition:
     """The weeks of `calendar` from `first` on, for what needs some weeks of history behind it.
+
+    Args:
+        first: the Monday of the first week, as an ISO date.
+        calendar: whose weeks.
+        ahead: how many weeks past the end of `calendar`, for what is forecast.
 
     Raises:
         KeyError: the calendar has no such week.
@@ -80,8 +76,12 @@ def weeks_from(first: str, calendar: dg.WeeklyPartitionsDefinition = COMMERCE_WE
         raise KeyError(
             f"{first} begins no week of the calendar; its weeks begin on {calendar.get_first_partition_key()}"
         )
+    end = calendar.end
     return dg.WeeklyPartitionsDefinition(
-        start_date=first, end_date=calendar.end, timezone=calendar.timezone, day_offset=calendar.day_offset
+        start_date=first,
+        end_date=end and end + timedelta(weeks=ahead),
+        timezone=calendar.timezone,
+        day_offset=calendar.day_offset,
     )
 
 
@@ -94,8 +94,8 @@ def same_time(lookback: int = 0) -> dg.PartitionMapping:
     return dg.TimeWindowPartitionMapping(start_offset=-lookback, allow_nonexistent_upstream_partitions=True)
 
 
-def preceding_weeks(first: int, last: int = -1) -> dg.PartitionMapping:
-    """A week maps to the upstream weeks `first` to `last` relative to it, e.g. -8 to -1: what was known before."""
+def offset(first: int, last: int) -> dg.TimeWindowPartitionMapping:
+    """A pair maps to the upstream pairs `first` to `last` relative to its own time, as far as the upstream has them."""
     return dg.TimeWindowPartitionMapping(
         start_offset=first, end_offset=last, allow_nonexistent_upstream_partitions=True
     )

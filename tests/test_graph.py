@@ -204,7 +204,7 @@ def test_every_dependency_across_locations_exists(locations: Mapping[str, dg.Def
 
 def test_lineage_reaches_from_deliveries_to_the_forecast(locations: Mapping[str, dg.Definitions]) -> None:
     graph = Graph.of(locations)
-    seen, frontier = set(), [dg.AssetKey(["commerce", "demand_forecast"])]
+    seen, frontier = set(), [dg.AssetKey(["commerce", "product_demand_predictions"])]
     while frontier:
         key = frontier.pop()
         seen.add(key)
@@ -226,7 +226,8 @@ def test_a_pair_is_buildable_exactly_when_its_whole_upstream_is(locations: Mappi
     }
     assert lost["product_days"] == ["2017-12-30"]
     assert lost["product_weeks"] == ["2017-12-25"]
-    assert lost["product_week_features"] == lost["demand_forecast"] == ["2018-01-01"]
+    assert lost["demand_signals"] == lost["product_demand_predictions"] == ["2018-01-01"]
+    assert lost["product_demand_training_set"] == ["2017-12-25"]
     assert "reader_days" not in lost
 
 

@@ -286,7 +286,9 @@ def _covered(view: FeatureView, partition: str, coarsest: FeatureView) -> list[s
     """The partitions of the view's mart from which keys are sampled when `partition` of the coarsest has ended."""
     until = coarsest.known_at(partition)
     since = until - coarsest.period * (_sampled_back(view, coarsest) + 1)
-    return [key for key in view.calendar.get_partition_keys() if since < view.known_at(key) <= until]
+    return [
+        key for key in view.calendar.get_partition_keys() if since < view.known_at(key) and view.ended(key) <= until
+    ]
 
 
 def _said(found: Sequence[Mapping[str, Any]], beyond: Sequence[Mapping[str, Any]]) -> str:

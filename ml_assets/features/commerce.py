@@ -5,6 +5,7 @@ Belongs here: declarations, and the functions of on-request transforms. Not here
 
 from datetime import timedelta
 
+from ml_assets.pricing import features as demand
 from ml_assets.sdk.feature_views import (
     EndOf,
     Entity,
@@ -13,7 +14,9 @@ from ml_assets.sdk.feature_views import (
     FeatureView,
     OnRequestTransform,
     RequestSource,
+    StartOf,
 )
+from platform_assets.partitions import weeks_from
 
 TEAM = "commerce"
 
@@ -84,6 +87,20 @@ CATEGORY_DEMAND = FeatureView(
     ),
 )
 
+DEMAND_SIGNALS = FeatureView(
+    name="demand_signals",
+    team=TEAM,
+    entities=(PRODUCT,),
+    source="commerce/demand_signals",
+    grain="weekly",
+    # Four weeks of history before the first, and one week past the data, which is the one to forecast.
+    partitions=weeks_from("2017-01-30", ahead=1),
+    timestamp=StartOf("week"),
+    ttl=timedelta(weeks=1),
+    description="One row per week and product that sells regularly: what is known of its demand when the week begins.",
+    features=tuple(Feature(one.name, "DOUBLE", one.description) for one in demand.FEATURES),
+)
+
 PRICE_PROPOSAL = RequestSource(
     "price_proposal",
     (Feature("proposed_price_usd", "DOUBLE", "Price of a unit that is considered, in USD."),),
@@ -117,6 +134,13 @@ PRICING = FeatureService(
     description="What a price is set from: the product's own prices and volumes, and its category's demand.",
 )
 
-VIEWS = (PRODUCT_PRICES, HOUSEHOLD_HABITS, CATEGORY_DEMAND)
+DEMAND = FeatureService(
+    name="demand",
+    team=TEAM,
+    selections=(DEMAND_SIGNALS.select(),),
+    description="What a product's demand in a week is forecast from, in training and online alike.",
+)
+
+VIEWS = (PRODUCT_PRICES, HOUSEHOLD_HABITS, CATEGORY_DEMAND, DEMAND_SIGNALS)
 TRANSFORMS = (PROPOSED_DISCOUNT,)
-SERVICES = (PRICING,)
+SERVICES = (PRICING, DEMAND)

@@ -1,4 +1,4 @@
-"""Bringing a view to the online store: its values as of the end of a partition, and what is recorded of them.
+"""Bringing a view to the online store: its values as of when a partition is known, and what is recorded of them.
 
 Belongs here: reading the values, their checksum, handing them to the store. Not here: the store (`resources/`), Dagster
 (`assets.py`).
@@ -26,7 +26,7 @@ _MODULUS = 2**64
 _PARTITIONS_AT_ONCE = 20
 
 SUMMARY_COLUMNS = {
-    "known_at": ("TIMESTAMP WITH TIME ZONE", "The instant that was materialized, at which the partition has ended."),
+    "known_at": ("TIMESTAMP WITH TIME ZONE", "The instant that was materialized, at which the partition was known."),
     "keys": ("BIGINT", "Keys with a value at that instant."),
     "newest_keys": ("BIGINT", "Those of them whose value is of this partition."),
     "oldest_event_time": ("TIMESTAMP WITH TIME ZONE", "Event time of the oldest value; null without any."),
@@ -48,14 +48,14 @@ _SCHEMA = pa.schema(
 
 
 def partitions_in_reach(view: FeatureView, partition: str) -> list[str]:
-    """The partitions of the mart that can hold a value when `partition` has ended, itself included."""
+    """The partitions of the mart that can hold a value when `partition` is known, itself included."""
     keys = view.calendar.get_partition_keys()
     at = keys.index(partition)
     return list(keys[max(0, at - view.lookback()) : at + 1])
 
 
 def online_values(lake: duckdb.DuckDBPyConnection, view: FeatureView, partitions: Sequence[str]) -> pa.Table:
-    """What the view holds at the end of each of `partitions`: one row a partition and key that has a value.
+    """What the view holds when each of `partitions` is known: one row a partition and key that has a value.
 
     Raises:
         DeclarationError: the mart is not as the view declares.
@@ -68,7 +68,7 @@ def online_values(lake: duckdb.DuckDBPyConnection, view: FeatureView, partitions
 def materialize(
     lake: duckdb.DuckDBPyConnection, view: FeatureView, rows: OnlineRows, partitions: Sequence[str]
 ) -> pa.Table:
-    """Bring the online store to the end of the last of `partitions`; returns a summary row for each of them.
+    """Bring the online store to when the last of `partitions` is known; returns a summary row for each of them.
 
     The earlier ones are not written: what the store holds at the last instant covers them.
 
@@ -101,12 +101,11 @@ def checksum(keys: Sequence[bytes], rows: Sequence[bytes]) -> str:
 
 def _summary(view: FeatureView, served: ServedView, partition: str, values: pa.Table) -> dict[str, object]:
     events, known_at = values[EVENT_TIME], view.known_at(partition)
-    # In local time a partition begins one period before it ends.
-    begins = view.calendar.time_window_for_partition_key(partition).start
+    since = pa.scalar(view.known_since(partition), events.type)
     return {
         "known_at": known_at,
         "keys": values.num_rows,
-        "newest_keys": pc.sum(pc.greater(events, pa.scalar(begins, events.type))).as_py() or 0,
+        "newest_keys": pc.sum(pc.greater(events, since)).as_py() or 0,
         "oldest_event_time": pc.min(events).as_py(),
         "checksum": checksum(served.keys.of_table(values), served.schema.pack(values, events)),
         PARTITION_KEY: partition,

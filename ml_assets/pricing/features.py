@@ -7,12 +7,26 @@ marked `planned`: the retailer decides the week's mailer and displays before it 
 feature reads the price of its own week: the marts know a price only where something was sold, so it would tell the
 model that the product sold. `planned_price_ratio` is the price to expect instead: what was charged the last time that
 the product was promoted in the way now planned.
+
+A week's rows are the same bytes whichever other weeks are computed with it. So only what was known by then decides
+which products are listed and which make up their category's uplift, and what is summed is whole numbers, prices in
+ten-thousandths of a dollar for one: sums of fractions depend on their order.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import duckdb
+import pyarrow as pa
 
+FIRST_WEEK = "2017-01-02"
+"""The first whole week: the retail year begins on a Sunday, and one day would look like a week without demand."""
+LISTED_SHARE = 0.2
+"""Products are listed that sold in this share of the weeks known; all with twenty weeks of sales are, but for 0.2 %."""
+REGULAR_SHARE = 20 / 53
+"""Products that sold in this share of the weeks known tell what promotions do in their category."""
+HISTORY_WEEKS = 52
+"""How far back a week looks: over all there is."""
 STATES = (0, 1, 2)
 """How a product is promoted: not, on display only, in the mailer."""
 WINDOWS = (2, 4, 8, 13, 26)
@@ -25,6 +39,10 @@ PRIOR_UNITS = 5.0
 CATEGORY_PRIOR_UNITS = 50.0
 """The same for a category's uplift against that of all products."""
 LEVEL_HALF_LIFE = 6
+LEVEL = "usual_units"
+"""The feature that forecasts start from: trees do not extrapolate, so they learn the ratio to it."""
+LEVEL_OFFSET_UNITS = 0.1
+"""Keeps a level of 0 a number."""
 UPLIFT_FROM = 4
 """The first weeks of the history have no level yet that an uplift could be measured against."""
 
@@ -55,8 +73,8 @@ class Feature:
 
 
 def _smoothed(column: str, half_life: int) -> str:
-    weight = f"exp(ln(2) / {half_life} * age)"
-    return f"sum({column} * {weight}) over known / sum({weight}) over known"
+    weight = f"round(1e9 * exp(ln(2) / {half_life} * age))::hugeint"
+    return f"sum({column} * {weight}) over known::double / sum({weight}) over known"
 
 
 def _as_planned(aggregate: str) -> str:
@@ -92,7 +110,11 @@ UNITS = (
         for n in HALF_LIVES
     ),
     Feature("units_mean_known", "avg(units) over known", "Mean weekly units of all weeks before."),
-    Feature("units_deviation_13", "stddev_pop(units) over last_13", "Standard deviation of the 13 weeks before."),
+    Feature(
+        "units_deviation_13",
+        "sqrt(greatest(0, avg(units * units) over last_13 - (avg(units) over last_13) ** 2))",
+        "Standard deviation of the 13 weeks before.",
+    ),
     Feature("units_max_13", "max(units) over last_13", "Most units in one of the 13 weeks before."),
     *(
         Feature(f"sold_share_{n}", f"avg(sold) over last_{n}", f"Share of the {n} weeks before with a sale.")
@@ -114,15 +136,17 @@ UNITS = (
 )
 
 PRICES = (
-    Feature("last_price_usd", "last_value(price ignore nulls) over known", "Price paid in the last week with a sale."),
+    Feature(
+        "last_price_usd", "last_value(price ignore nulls) over known / 1e4", "Price paid in the last week with a sale."
+    ),
     Feature(
         "last_price_ratio",
-        "last_value(price ignore nulls) over known / nullif(last_value(regular ignore nulls) over known, 0)",
+        "last_value(ratio ignore nulls) over known / 1e6",
         "Price paid over the shelf price in the last week with a sale.",
     ),
-    Feature("price_ratio_mean_8", "avg(price / nullif(regular, 0)) over last_8", "Mean of that over 8 weeks."),
-    Feature("price_ratio_mean_26", "avg(price / nullif(regular, 0)) over last_26", "Mean of that over 26 weeks."),
-    Feature("price_ratio_min_13", "min(price / nullif(regular, 0)) over last_13", "Least of that in 13 weeks."),
+    Feature("price_ratio_mean_8", "avg(ratio) over last_8 / 1e6", "Mean of that over 8 weeks."),
+    Feature("price_ratio_mean_26", "avg(ratio) over last_26 / 1e6", "Mean of that over 26 weeks."),
+    Feature("price_ratio_min_13", "min(ratio) over last_13 / 1e6", "Least of that in 13 weeks."),
     Feature(
         "discounted_share_13",
         "avg((depth > 0.02)::int) over last_13",
@@ -157,7 +181,7 @@ PLANNED = (
     ),
     Feature(
         "planned_price_ratio",
-        _as_planned("last_value(case when state = {} then price / nullif(regular, 0) end ignore nulls) over known"),
+        _as_planned("last_value(case when state = {} then ratio end ignore nulls) over known / 1e6"),
         "Price over shelf price in the last week with a sale that was promoted in the way now planned.",
         planned=True,
     ),
@@ -175,14 +199,14 @@ PLANNED = (
     ),
     Feature(
         "uplift",
-        f"(coalesce(own_units, 0) + {PRIOR_UNITS} * category_ratio) / (coalesce(own_level, 0) + {PRIOR_UNITS})",
+        f"(coalesce(own_units, 0) + {PRIOR_UNITS} * category_ratio) / (coalesce(own_level, 0) / 1e6 + {PRIOR_UNITS})",
         "Units over level in all weeks before that were promoted in the way now planned, drawn to its category's.",
         planned=True,
     ),
     Feature(
         "category_uplift",
         "category_ratio",
-        "The same over all products of its category that are asked for, drawn to all products'.",
+        "The same over the regular products of its category, drawn to all products'.",
         planned=True,
     ),
     Feature("category_mailer", "category_mailer", "Products of its category that will be in the mailer.", planned=True),
@@ -195,7 +219,7 @@ PLANNED = (
 )
 
 CATEGORIES = (
-    Feature("category_units", "category_units_8", "Mean weekly units of its category in the 8 weeks before."),
+    Feature("category_units_mean_8", "category_units_8", "Mean weekly units of its category in the 8 weeks before."),
     Feature(
         "category_trend_1",
         "category_units_1 / nullif(category_units_8, 0)",
@@ -208,6 +232,7 @@ CATEGORIES = (
     ),
 )
 
+OPEN_DAYS = f"7 - {_days_in(CLOSED, 0)}"
 CALENDAR = (
     Feature("day_of_month", "day(week)", "Day of the month on which the week begins."),
     Feature(
@@ -217,7 +242,12 @@ CALENDAR = (
     ),
     Feature("holidays", _days_in(HOLIDAYS, 0), "Holidays in the week."),
     Feature("holidays_next", _days_in(HOLIDAYS, 1), "Holidays in the week after."),
-    Feature("open_days", f"7 - {_days_in(CLOSED, 0)}", "Days of the week on which stores open."),
+    Feature("open_days", OPEN_DAYS, "Days of the week on which stores open."),
+    Feature(
+        LEVEL,
+        f"(coalesce(units_smoothed_{LEVEL_HALF_LIFE}, 0) + {LEVEL_OFFSET_UNITS}) * ({OPEN_DAYS}) / 7",
+        "Units that it sells lately in as many days as stores open in the week, and a tenth.",
+    ),
 )
 
 FEATURES: tuple[Feature, ...] = (*UNITS, *PRICES, *PROMOTIONS, *PLANNED, *CATEGORIES, *CALENDAR)
@@ -234,25 +264,27 @@ def features(
     product_weeks: duckdb.DuckDBPyRelation,
     promotions: duckdb.DuckDBPyRelation,
     products: duckdb.DuckDBPyRelation,
-    entities: duckdb.DuckDBPyRelation,
+    weeks: Sequence[str],
 ) -> duckdb.DuckDBPyRelation:
-    """Feature rows for `entities`, in one pass over the history of their products.
+    """Feature rows of `weeks`, in one pass over the history.
 
     Args:
         connection: where the relations live.
-        product_weeks: rows of `commerce.product_weeks`; of an entity's own week or later none is read. It should
-            begin with a whole week.
-        promotions: rows of `commerce.int_promotions_summarized`, those of the entities' own weeks included.
+        product_weeks: rows of `commerce.product_weeks` since `FIRST_WEEK`; of an asked week or later none is read.
+        promotions: rows of `commerce.int_promotions_summarized` since then, those of the asked weeks included. A week
+            of which there is none yet is taken to be promoted as the week before.
         products: rows of `commerce.int_products_classified`.
-        entities: `week` (a Monday) and `product_id` of the rows to make, each once.
+        weeks: Mondays as ISO dates, after `FIRST_WEEK`.
 
     Returns:
-        One row per entity, in order of week and product: week, product_id, and each of `NAMES` as FLOAT, null where
-        it is not known.
+        One row per week and product that sold in `LISTED_SHARE` of the weeks before, in order of both: week,
+        product_id, each of `NAMES` as FLOAT, null where it is not known, and partition_key.
     """
-    given = {"product_weeks": product_weeks, "promotions": promotions, "products": products, "entities": entities}
+    given = {"product_weeks": product_weeks, "promotions": promotions, "products": products}
     for name, relation in given.items():
         relation.create_view(f"pricing_{name}", replace=True)
+    asked = connection.from_arrow(pa.table({"week": pa.array(sorted(weeks)).cast(pa.date32())}))
+    asked.create_view("pricing_asked", replace=True)
     windows = ", ".join(f"last_{n} as (ordered rows between {n} preceding and 1 preceding)" for n in WINDOWS)
     lags = ", ".join(
         f"avg(units) over (ordered rows between {n} preceding and 1 preceding) as category_units_{n}"
@@ -262,34 +294,43 @@ def features(
         f"""
         with weeks as (
             select unnest(generate_series(
-                (select min(week) from pricing_product_weeks)::timestamp,
-                (select max(week) from pricing_entities)::timestamp,
-                interval 7 day
+                timestamp '{FIRST_WEEK}', (select max(week) from pricing_asked)::timestamp, interval 7 day
             ))::date as week
         ),
         calendar as (
-            select week, (datediff('day', min(week) over (), week) // 7)::integer as age from weeks
+            select week, (datediff('day', date '{FIRST_WEEK}', week) // 7)::integer as age, planned_in
+            from weeks
+            left join (select distinct week, week as planned_in from pricing_promotions) using (week)
+        ),
+        sold_in as (
+            select product_id, age, count(*) over (partition by product_id order by age) as weeks_sold
+            from pricing_product_weeks join calendar using (week)
         ),
         panel as (
             select
                 asked.product_id, week, age, coalesce(product_category, department, '') as category,
                 coalesce(units, 0) as units, (units is not null)::integer as sold,
                 coalesce(baskets, 0) as baskets, coalesce(stores, 0) as stores,
-                price_usd as price, regular_price_usd as regular, discount_depth as depth,
+                round(10000 * price_usd)::bigint as price, round(10000 * regular_price_usd)::bigint as regular,
+                round(1e6 * price_usd / nullif(regular_price_usd, 0))::bigint as ratio, discount_depth as depth,
                 coalesce(promotions.mailer_stores, 0) as mailer, coalesce(promotions.display_stores, 0) as display,
                 case
                     when promotions.mailer_stores > 0 then 2 when promotions.display_stores > 0 then 1 else 0
                 end as state
-            from (select distinct product_id from pricing_entities) as asked
+            from (select distinct product_id from sold_in where weeks_sold >= {LISTED_SHARE} * (age + 1)) as asked
             cross join calendar
             left join pricing_product_weeks as sales using (product_id, week)
-            left join pricing_promotions as promotions using (product_id, week)
-            left join pricing_products using (product_id)
+            left join pricing_promotions as promotions
+                on promotions.product_id = asked.product_id
+                and promotions.week = coalesce(planned_in, calendar.week - 7)
+            left join pricing_products on pricing_products.product_id = asked.product_id
         ),
         own as (
             select
                 product_id, week, age, category, state, units,
-                coalesce(greatest({LEVEL_FLOOR}, {_smoothed("units", LEVEL_HALF_LIFE)}), {LEVEL_FLOOR}) as level,
+                round(1e6 * coalesce(
+                    greatest({LEVEL_FLOOR}, {_smoothed("units", LEVEL_HALF_LIFE)}), {LEVEL_FLOOR}
+                ))::bigint as level,
                 {_columns(_OF_PRODUCT)}
             from panel
             window ordered as (partition by product_id order by age),
@@ -311,14 +352,14 @@ def features(
             from (select distinct category from own)
             cross join (select unnest({list(STATES)}) as state)
             cross join (select age from calendar where age >= {UPLIFT_FROM})
-            left join own using (category, state, age)
+            left join (from own where sold_share_known >= {REGULAR_SHARE}) using (category, state, age)
             group by category, state, age
         ),
         category_states as (
             select
                 category, state, age,
                 sum(units) over by_category as units, sum(level) over by_category as level,
-                sum(units) over by_state / nullif(sum(level) over by_state, 0) as ratio
+                1e6 * sum(units) over by_state / nullif(sum(level) over by_state, 0) as ratio
             from state_weeks
             window by_category as (
                 partition by category, state order by age rows between unbounded preceding and 1 preceding
@@ -327,17 +368,21 @@ def features(
             )
         ),
         sales_weeks as (
-            select category, week, sum(units) as units, max(in_mailer) as in_mailer
+            select category, age, sum(units)::bigint as units, max(in_mailer) as in_mailer
             from (
-                select coalesce(product_category, department, '') as category, week, units, 0 as in_mailer
-                from pricing_product_weeks left join pricing_products using (product_id)
+                select coalesce(product_category, department, '') as category, age, units, 0 as in_mailer
+                from pricing_product_weeks
+                join calendar using (week)
+                left join pricing_products using (product_id)
                 union all
-                select coalesce(product_category, department, ''), week, 0, count(*) over one
-                from pricing_promotions left join pricing_products using (product_id)
+                select coalesce(product_category, department, ''), age, 0, count(*) over one
+                from pricing_promotions as promotions
+                join calendar on promotions.week = coalesce(planned_in, calendar.week - 7)
+                left join pricing_products using (product_id)
                 where mailer_stores > 0
-                window one as (partition by coalesce(product_category, department, ''), week)
+                window one as (partition by coalesce(product_category, department, ''), age)
             )
-            group by category, week
+            group by category, age
         ),
         category_weeks as (
             select
@@ -347,7 +392,7 @@ def features(
             from (
                 select category, age, coalesce(units, 0) as units, in_mailer
                 from (select distinct category from own) cross join calendar
-                left join sales_weeks using (category, week)
+                left join sales_weeks using (category, age)
             )
             window ordered as (partition by category order by age)
         ),
@@ -355,15 +400,18 @@ def features(
             select
                 own.*, own_units, own_level, category_weeks.* exclude (category, age),
                 (coalesce(category_states.units, 0) + {CATEGORY_PRIOR_UNITS} * coalesce(ratio, 1))
-                    / (coalesce(category_states.level, 0) + {CATEGORY_PRIOR_UNITS}) as category_ratio
+                    / (coalesce(category_states.level, 0) / 1e6 + {CATEGORY_PRIOR_UNITS}) as category_ratio
             from own
+            semi join pricing_asked using (week)
             join category_weeks using (category, age)
             left join own_states using (product_id, age)
             left join category_states using (category, state, age)
+            where sold_share_known >= {LISTED_SHARE}
         )
-        select week, product_id, {", ".join(f.name if f in _OF_PRODUCT else _columns((f,)) for f in FEATURES)}
+        select
+            week, product_id, {", ".join(f.name if f in _OF_PRODUCT else _columns((f,)) for f in FEATURES)},
+            strftime(week, '%Y-%m-%d') as partition_key
         from others
-        semi join pricing_entities using (week, product_id)
         order by week, product_id
         """
     )

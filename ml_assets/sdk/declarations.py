@@ -215,12 +215,14 @@ class Monitor:
     Attributes:
         psi: population stability index above which a feature or the label has drifted.
         reference: partitions before, that it is compared with.
+        unwatched: features whose drift says nothing, as they change by their nature: the calendar's, say.
         minimum_rows: fewer on either side are not judged: deciles of few rows say more about chance than about drift.
         error_ratio: how many times its error in the evaluation the model's error may be.
     """
 
     psi: float = 0.25
     reference: int = 4
+    unwatched: tuple[str, ...] = ()
     minimum_rows: int = 500
     error_ratio: float = 1.5
 
@@ -273,7 +275,8 @@ class Model:
         _refuse_name("model", self.name)
         if self.metric not in METRICS:
             raise DeclarationError(f"model {self.name!r}: {unknown('metric', self.metric, METRICS)}")
-        for name in (*(self.features or ()), *self.gate.beats.values()):
+        unwatched = self.monitor.unwatched if self.monitor else ()
+        for name in (*(self.features or ()), *self.gate.beats.values(), *unwatched):
             if name not in self.training_set.features.columns:
                 found = unknown("feature", name, self.training_set.features.columns)
                 raise DeclarationError(f"model {self.name!r}: {found} of training set {self.training_set.name!r}")

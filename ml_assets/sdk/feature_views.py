@@ -87,6 +87,16 @@ class EndOf:
 
 
 @dataclass(frozen=True)
+class StartOf:
+    """Event time of a mart whose rows say what is known when a local day or week begins: the instant at which it does.
+
+    `column` holds the local date on which the day or week begins.
+    """
+
+    column: str
+
+
+@dataclass(frozen=True)
 class FeatureView:
     """Features of one entity, or of a combination of several, that one mart holds.
 
@@ -96,13 +106,14 @@ class FeatureView:
         entities: what a row describes.
         source: the mart, "team/entity".
         grain: of the mart's partitions, daily or weekly.
-        timestamp: the mart's column with the event time, or the end of the row's day or week.
+        timestamp: the mart's column with the event time, or the end or the start of the row's day or week.
         ttl: how old a value may be; at exactly that age it still counts.
         features: what is served of the mart.
         description: for people; states the grain.
         created: the mart's column that says when a row was written, if it has one.
         owner: as Dagster shows it; the team unless said otherwise.
         online: whether it is served from the online store.
+        partitions: the mart's, where they are not all of its team's calendar of that grain.
     """
 
     name: str
@@ -110,13 +121,14 @@ class FeatureView:
     entities: tuple[Entity, ...]
     source: str
     grain: str
-    timestamp: str | EndOf
+    timestamp: str | EndOf | StartOf
     ttl: timedelta
     features: tuple[Feature, ...]
     description: str
     created: str | None = None
     owner: str = ""
     online: bool = True
+    partitions: dg.TimeWindowPartitionsDefinition | None = None
 
     def __post_init__(self) -> None:
         """Refuse what could not be joined or served, and let the team own what nobody else does.
@@ -167,7 +179,7 @@ class FeatureView:
     @cached_property
     def calendar(self) -> dg.TimeWindowPartitionsDefinition:
         """The mart's partitions."""
-        return _check_calendar(f"view {self.name!r}", self.source, self.grain)
+        return self.partitions or _check_calendar(f"view {self.name!r}", self.source, self.grain)
 
     @property
     def period(self) -> timedelta:
@@ -179,7 +191,8 @@ class FeatureView:
         """SQL of the event time over the mart's columns; None where the mart has a column with it."""
         if isinstance(self.timestamp, str):
             return None
-        local = f'("{self.timestamp.column}"::timestamp + interval {self.period.days} day)'
+        days = self.period.days if isinstance(self.timestamp, EndOf) else 0
+        local = f'("{self.timestamp.column}"::timestamp + interval {days} day)'
         return f"timezone('{self.calendar.timezone}', {local})"
 
     @property
@@ -208,16 +221,34 @@ class FeatureView:
             "features": {feature.name: [feature.read_from, feature.type] for feature in self.features},
         }
 
+    @property
+    def is_known_at_start(self) -> bool:
+        """Whether a partition's rows are known when it begins; otherwise they are when it has ended."""
+        return isinstance(self.timestamp, StartOf)
+
     def known_at(self, partition: str) -> datetime:
-        """The instant, in UTC, at which `partition` of the mart has ended."""
-        start = self.calendar.time_window_for_partition_key(partition).start
+        """The instant, in UTC, at which all of `partition` of the mart is known."""
+        start, _ = self._bounds(partition)
         # In local time: a day on which clocks change has 23 or 25 hours.
-        return (start + self.period).astimezone(UTC)
+        return (start if self.is_known_at_start else start + self.period).astimezone(UTC)
+
+    def known_since(self, partition: str) -> datetime:
+        """The instant, in UTC, after which what becomes known is of `partition` and no longer of the one before it."""
+        start, _ = self._bounds(partition)
+        return (start - self.period if self.is_known_at_start else start).astimezone(UTC)
+
+    def ended(self, partition: str) -> datetime:
+        """The instant, in UTC, at which `partition` has ended."""
+        return self._bounds(partition)[1].astimezone(UTC)
 
     def lookback(self, period: timedelta | None = None) -> int:
-        """How many periods before its own can hold a value that is not too old when a partition has ended."""
+        """How many periods before its own can hold a value that is not too old when a partition is known."""
         # An hour more: clocks may have changed in between.
         return (self.ttl + timedelta(hours=1)) // (period or self.period)
+
+    def _bounds(self, partition: str) -> tuple[datetime, datetime]:
+        start = self.calendar.time_window_for_partition_key(partition).start
+        return start, start + self.period
 
     def select(self, *names: str) -> "Selection":
         """Some of the features; all of them when none is named.

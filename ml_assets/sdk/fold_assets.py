@@ -24,12 +24,13 @@ from ml_assets.sdk.folds import Fitted
 from ml_assets.sdk.specs import completed, plain_query, settled
 from ml_assets.sdk.stages import Fold, Stores
 from ml_assets.sdk.tables import ProjectTables
-from ml_assets.sdk.windows import offset
+from ml_assets.sdk.trainers import DetailedTrainer
 from platform_assets.backfills import ONE_RUN
 from platform_assets.code_version import code_version
 from platform_assets.completeness import Completeness
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partitioned_checks import partitioned_check
+from platform_assets.partitions import offset
 from resources.environment import Environment
 from resources.ledger import Ledger
 from resources.model_registry import ModelRegistry
@@ -121,6 +122,9 @@ def _fold_specs(model: Model, keys: ProjectTables) -> list[dg.AssetSpec]:
     }
     fitted = (folds.fit, type(model.trainer).fit, type(model.trainer).save)
     asked = (folds.predict, folds.predict_as_served, type(model.trainer).predict, type(model.trainer).load)
+    detailed: tuple[Callable[..., object], ...] = ()
+    if isinstance(model.trainer, DetailedTrainer):
+        detailed = (folds.details_as_served, type(model.trainer).detail)
     specs: list[tuple[dg.AssetSpec, tuple[Callable[..., object], ...], Mapping[str, object]]] = [
         (
             dg.AssetSpec(
@@ -179,7 +183,7 @@ def _fold_specs(model: Model, keys: ProjectTables) -> list[dg.AssetSpec]:
                     kinds={kind, "duckdb"},
                     metadata=keys.columns(keys.predictions),
                 ),
-                (*asked, training_sets.questions, type(rows.features).join),
+                (*asked, *detailed, training_sets.questions, type(rows.features).join),
                 {"model": settings["model"], "features": settled(rows.features), "rows": plain_query(rows.entity_rows)},
             )
         )

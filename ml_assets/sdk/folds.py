@@ -25,7 +25,17 @@ from ml_assets.sdk.gates import Evidence, paired_interval
 from ml_assets.sdk.metrics import Floats
 from ml_assets.sdk.model_file import ModelFile, ModelMismatch
 from ml_assets.sdk.search import Trial
-from ml_assets.sdk.trainers import Checkpoint, Examples, Parameters, Training, opened
+from ml_assets.sdk.trainers import (
+    Checkpoint,
+    DetailedTrainer,
+    Examples,
+    Parameters,
+    TrainedModel,
+    Trainer,
+    Training,
+    details_of,
+    opened,
+)
 from ml_assets.sdk.training_sets import TrainingDataError, leaks, matrix
 from ml_assets.sdk.windows import upstream_keys
 from resources.warehouse import PARTITION_KEY
@@ -164,17 +174,24 @@ def predict_as_served(model: Model, file: ModelFile, rows: pa.Table) -> Floats:
         ModelMismatch: the training set lacks a feature of it, or the file does not match itself.
         TrainingDataError: a prediction is NaN or infinite.
     """
-    lost = [name for name in file.signature.features if name not in model.training_set.features.columns]
-    if lost or file.signature.task != model.training_set.task:
-        raise ModelMismatch(
-            f"model {model.name!r}: an earlier version cannot be asked about "
-            f"{model.training_set.key.to_user_string()}, which lacks {', '.join(lost) or 'its task'}. Keep that "
-            "until the version is replaced as champion, or declare `Gate(against_champion=False)` for the partition "
-            "that replaces it"
-        )
-    trainer = reader_of(file.framework, model.trainer)
-    trained = opened(trainer, file, file.signature, _rebuild(model))
+    trainer, trained = _served(model, file)
     return _usable(model, trainer.predict(trained, matrix(rows, file.signature.features)))
+
+
+def details_as_served(model: Model, file: ModelFile, rows: pa.Table) -> dict[str, Floats]:
+    """What else such a version says of each of `rows`; NaN in columns that the declared trainer has and it has not.
+
+    Raises:
+        ModelMismatch: as `predict_as_served`.
+    """
+    declared = details_of(model.trainer)
+    if not declared:
+        return {}
+    trainer, trained = _served(model, file)
+    known: Mapping[str, Floats] = {}
+    if isinstance(trainer, DetailedTrainer):
+        known = trainer.detail(trained, matrix(rows, file.signature.features))
+    return {name: known.get(name, np.full(rows.num_rows, np.nan)) for name in declared}
 
 
 def evaluate(
@@ -243,6 +260,19 @@ class _Splits:
             errors.append(model.measure.of(judged.labels, model.trainer.predict(trained, judged.features)))
         mean = float(np.mean(errors))
         return mean if math.isfinite(mean) else math.inf
+
+
+def _served(model: Model, file: ModelFile) -> tuple[Trainer, TrainedModel]:
+    lost = [name for name in file.signature.features if name not in model.training_set.features.columns]
+    if lost or file.signature.task != model.training_set.task:
+        raise ModelMismatch(
+            f"model {model.name!r}: an earlier version cannot be asked about "
+            f"{model.training_set.key.to_user_string()}, which lacks {', '.join(lost) or 'its task'}. Keep that "
+            "until the version is replaced as champion, or declare `Gate(against_champion=False)` for the partition "
+            "that replaces it"
+        )
+    trainer = reader_of(file.framework, model.trainer)
+    return trainer, opened(trainer, file, file.signature, _rebuild(model))
 
 
 def _usable(model: Model, found: Floats) -> Floats:

@@ -16,11 +16,12 @@ from ml_assets.sdk.monitors import Reading
 from ml_assets.sdk.specs import completed
 from ml_assets.sdk.stages import stored
 from ml_assets.sdk.tables import MONITOR_SCHEMA, ProjectTables
-from ml_assets.sdk.windows import offset, upstream_keys
+from ml_assets.sdk.windows import upstream_keys
 from platform_assets.backfills import ONE_RUN
 from platform_assets.code_version import code_version
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partitioned_checks import judged_materializations, partitioned_check, verdict
+from platform_assets.partitions import offset
 from resources.warehouse import PARTITION_KEY, TableName, Warehouse, physical_partitions
 
 

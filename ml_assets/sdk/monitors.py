@@ -71,7 +71,8 @@ def measured(
         reference: of the training set, of the partitions before.
         expected: the error in the evaluation.
     """
-    columns = {name: matrix(rows, [name])[:, 0] for name in (*model.feature_names, model.training_set.label)}
+    subjects = [name for name in (*model.feature_names, model.training_set.label) if name not in watched.unwatched]
+    columns = {name: matrix(rows, [name])[:, 0] for name in subjects}
     found = drift(watched, {name: matrix(reference, [name])[:, 0] for name in columns}, columns)
     same = [*model.training_set.keys, model.training_set.time]
     both = predictions.select([*same, "prediction"]).join(

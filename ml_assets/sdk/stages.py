@@ -244,10 +244,13 @@ class Fold:
             )
         serving, version = decisions[-1], self.stores.registry
         rows = questions(self.lake, declared, self.partition).to_arrow_table()
-        found = folds.predict_as_served(self.model, self._file_of(serving), rows)
+        file = self._file_of(serving)
+        found = folds.predict_as_served(self.model, file, rows)
+        details = folds.details_as_served(self.model, file, rows)
         table = rows.select([*declared.keys, declared.time])
         for name, values in {
             "prediction": pa.array(found, pa.float64()),
+            **{name: pa.array(said, pa.float64(), from_pandas=True) for name, said in details.items()},
             "version_of": pa.array([serving.version_of] * len(found), pa.string()),
             "model_digest": pa.array([serving.model_digest] * len(found), pa.string()),
             PARTITION_KEY: pa.array([self.partition] * len(found), pa.string()),

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from ml_assets.sdk import champion
 from ml_assets.sdk.declarations import Model, TrainingSet
+from ml_assets.sdk.trainers import details_of
 from platform_assets.table_metadata import table_metadata
 from resources.warehouse import PARTITION_KEY
 
@@ -132,6 +133,7 @@ class ProjectTables:
                 *(dg.TableColumn(name, description="Key of the entity.") for name in rows.keys),
                 dg.TableColumn(rows.time, description="Time that the prediction is for."),
                 dg.TableColumn("prediction", "DOUBLE", _DESCRIPTIONS["prediction"]),
+                *(dg.TableColumn(name, "DOUBLE", said) for name, said in details_of(self.model.trainer).items()),
                 dg.TableColumn("version_of", "VARCHAR", _DESCRIPTIONS["version_of"]),
                 dg.TableColumn("model_digest", "VARCHAR", _DESCRIPTIONS["model_digest"]),
                 dg.TableColumn(PARTITION_KEY, "VARCHAR", _DESCRIPTIONS[PARTITION_KEY]),

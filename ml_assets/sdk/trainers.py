@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from ml_assets.sdk.metrics import Floats
 from ml_assets.sdk.model_file import ModelFile, ModelMismatch, Signature
@@ -24,7 +24,7 @@ TrainedModel: TypeAlias = Any
 
 @dataclass(frozen=True)
 class Examples:
-    """Labelled rows: features (rows, columns), NaN where unknown, and the label of each row."""
+    """Labelled rows in order of time: features (rows, columns), NaN where unknown, and the label of each row."""
 
     features: Floats
     labels: Floats
@@ -112,6 +112,25 @@ class Trainer(Protocol):
     def signature(self, model: TrainedModel) -> Signature:
         """What the loaded model itself says it reads and gives."""
         ...
+
+
+@runtime_checkable
+class DetailedTrainer(Trainer, Protocol):
+    """A framework that says more of a row than one number: an interval, say."""
+
+    @property
+    def details(self) -> Mapping[str, str]:
+        """The further columns of its predictions, by name, and what they mean."""
+        ...
+
+    def detail(self, model: TrainedModel, features: Floats) -> Mapping[str, Floats]:
+        """The columns of `details`, a number for each row of `features`."""
+        ...
+
+
+def details_of(trainer: Trainer) -> Mapping[str, str]:
+    """The further columns of a trainer's predictions, by name, and what they mean."""
+    return trainer.details if isinstance(trainer, DetailedTrainer) else {}
 
 
 def opened(trainer: Trainer, file: ModelFile, expected: Signature, rebuild: str) -> TrainedModel:

@@ -15,7 +15,7 @@ from ml_assets.sdk.declaration_error import DeclarationError
 from ml_assets.sdk.feature_forms import joined_view, refuse_unfit
 from ml_assets.sdk.feature_source import known_at_column
 from ml_assets.sdk.feature_views import EVENT_TIME, Feature, Selection
-from ml_assets.sdk.windows import offset
+from platform_assets.partitions import offset
 from resources.feature_store.point_in_time import View, entity_rows, point_in_time_sql
 
 
@@ -57,10 +57,12 @@ class ViewFeatures:
 
     @property
     def deps(self) -> Sequence[dg.AssetDep]:
-        """The views' marts: the partitions that had ended when a partition began, or ended within it, up to the TTL."""
+        """The marts of the views: the partitions that were known by some instant of a partition, up to the TTL."""
         return [
-            dg.AssetDep(view.source_key, partition_mapping=offset(-view.lookback() - 1, -1))
-            for view in (selection.view for selection in self.selections)
+            dg.AssetDep(view.source_key, partition_mapping=offset(newest - view.lookback(), newest))
+            for view, newest in (
+                (selection.view, 0 if selection.view.is_known_at_start else -1) for selection in self.selections
+            )
         ]
 
     def join(self, lake: duckdb.DuckDBPyConnection, rows: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:

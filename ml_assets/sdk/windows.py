@@ -1,6 +1,6 @@
 """Which partitions a partition reads: the same answer for the asset graph's mappings and for the queries.
 
-Belongs here: offsets, the mappings they are, and the keys they come to. Not here: what is read of those partitions.
+Belongs here: what a declaration reads, and the keys that it comes to. Not here: what is read of those partitions.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from datetime import datetime
 import dagster as dg
 
 from ml_assets.sdk.declaration_error import DeclarationError
+from platform_assets.partitions import offset
 
 Calendar = dg.TimeWindowPartitionsDefinition
 
@@ -41,13 +42,6 @@ class Reads:
         if self.calendar is None:
             return None
         return upstream_keys(calendar, partition, self.calendar, self.first, self.last)
-
-
-def offset(first: int, last: int) -> dg.TimeWindowPartitionMapping:
-    """A partition maps to those `first` to `last` relative to it, as far as the upstream calendar has them."""
-    return dg.TimeWindowPartitionMapping(
-        start_offset=first, end_offset=last, allow_nonexistent_upstream_partitions=True
-    )
 
 
 def upstream_keys(calendar: Calendar, partition: str, upstream: Calendar, first: int, last: int) -> list[str]:

@@ -9,7 +9,7 @@ import dagster as dg
 import numpy as np
 
 from platform_assets.partition_checker.requirements import Requirement, compile_requirement
-from platform_assets.partitions import preceding_weeks, same_time
+from platform_assets.partitions import offset, same_time
 from platform_assets.recovery.plan import Plan
 from platform_assets.recovery.planning import PlannedAsset, make_plan
 
@@ -22,7 +22,7 @@ MAPPINGS = [
     dg.TimeWindowPartitionMapping(),
     dg.TimeWindowPartitionMapping(),
     same_time(lookback=1),
-    preceding_weeks(-7),
+    offset(-7, -1),
     dg.LastPartitionMapping(),
 ]
 

@@ -6,24 +6,20 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-
-from ml_assets.definitions import build_defs
-from ml_assets.demand.folds import BEATS_BASELINES
-from ml_assets.demand.tables import (
-    EVALUATION,
-    FEATURE_TABLE,
-    FORECAST,
-    MODEL,
-    PRODUCT_WEEKS,
-    TRAINING_TABLE,
-    VERSION,
-)
+from ml_assets.features.commerce import DEMAND_SIGNALS
+from ml_assets.pricing.project import DEMAND, PRODUCT_DEMAND
+from ml_assets.pricing.signals import PRODUCT_WEEKS, PROMOTIONS
+from ml_assets.sdk.tables import ProjectTables
 from platform_assets import partitions
 from platform_assets.partition_checker.checker import PartitionChecker
 from resources.environment import Environment
 from resources.feature_store.online_resource import OnlineStore
 from resources.model_registry import ModelRegistry
 from resources.warehouse import Warehouse
+
+TABLES = ProjectTables(PRODUCT_DEMAND)
+SIGNALS = DEMAND_SIGNALS.source_key
+SALES, PLANS = PRODUCT_WEEKS.table, PROMOTIONS.table
 
 HEAVY = (
     "torch",
@@ -59,7 +55,8 @@ def defs(environment: Environment) -> dg.Definitions:
 def needed(defs: dg.Definitions, key: dg.AssetKey, week: str, upstream: dg.AssetKey) -> list[str]:
     """The upstream partitions that the pair (key, week) maps to."""
     specs = {spec.key: spec for spec in defs.resolve_all_asset_specs()}
-    calendars = {k: spec.partitions_def for k, spec in specs.items()} | {PRODUCT_WEEKS: partitions.COMMERCE_WEEKLY}
+    calendars = {k: spec.partitions_def for k, spec in specs.items()}
+    calendars |= dict.fromkeys((SALES, PLANS), partitions.COMMERCE_WEEKLY)
     (dep,) = [dep for dep in specs[key].deps if dep.asset_key == upstream]
     mapping = dep.partition_mapping or dg.TimeWindowPartitionMapping()
     asked = calendars[key].empty_subset().with_partition_keys([week])
@@ -95,22 +92,23 @@ def test_every_asset_is_described_owned_grouped_kinded_and_checked(defs: dg.Defi
 
 
 def test_the_gate_is_blocking_and_judged_by_fold(defs: dg.Definitions) -> None:
-    gate = defs.resolve_asset_graph().get(BEATS_BASELINES.key)
+    gate = defs.resolve_asset_graph().get(dg.AssetCheckKey(TABLES.evaluation, "passes_gate"))
     assert gate.blocking
-    assert gate.partitions_def == partitions.DEMAND_FOLDS
+    assert gate.partitions_def == PRODUCT_DEMAND.calendar
 
 
 @pytest.mark.parametrize(
     ("key", "upstream", "first", "last", "count"),
     [
-        (FEATURE_TABLE, PRODUCT_WEEKS, "2017-10-30", "2017-12-18", 8),
-        (TRAINING_TABLE, FEATURE_TABLE, "2017-12-25", "2017-12-25", 1),
-        (TRAINING_TABLE, PRODUCT_WEEKS, "2017-12-25", "2017-12-25", 1),
-        (MODEL, TRAINING_TABLE, "2017-09-25", "2017-12-18", 13),
-        (EVALUATION, MODEL, "2017-12-25", "2017-12-25", 1),
-        (VERSION, MODEL, "2017-12-25", "2017-12-25", 1),
-        (FORECAST, VERSION, "2017-12-25", "2017-12-25", 1),
-        (FORECAST, FEATURE_TABLE, "2017-12-25", "2017-12-25", 1),
+        (SIGNALS, SALES, "2016-12-26", "2017-12-18", 52),
+        (SIGNALS, PLANS, "2016-12-26", "2017-12-25", 53),
+        (DEMAND.key, SIGNALS, "2017-12-18", "2017-12-25", 2),
+        (DEMAND.key, SALES, "2017-12-25", "2017-12-25", 1),
+        (TABLES.candidate, DEMAND.key, "2017-06-19", "2017-12-18", 27),
+        (TABLES.evaluation, TABLES.candidate, "2017-12-25", "2017-12-25", 1),
+        (TABLES.version, TABLES.candidate, "2017-12-25", "2017-12-25", 1),
+        (TABLES.predictions, TABLES.champion, "2017-12-25", "2017-12-25", 1),
+        (TABLES.predictions, SIGNALS, "2017-12-18", "2017-12-25", 2),
     ],
 )
 def test_a_pair_needs_exactly_the_weeks_that_it_reads(
@@ -120,7 +118,9 @@ def test_a_pair_needs_exactly_the_weeks_that_it_reads(
     assert (weeks[0], weeks[-1], len(weeks)) == (first, last, count)
 
 
-@pytest.mark.parametrize("week", ["2017-06-05", "2018-01-01"])
-def test_the_first_and_the_last_fold_have_their_whole_history(defs: dg.Definitions, week: str) -> None:
-    assert len(needed(defs, MODEL, week, TRAINING_TABLE)) == 13
-    assert len(needed(defs, FEATURE_TABLE, week, PRODUCT_WEEKS)) == 8
+def test_the_first_fold_knows_enough_and_the_last_one_is_for_the_week_after_the_data(defs: dg.Definitions) -> None:
+    folds = PRODUCT_DEMAND.calendar.get_partition_keys()
+    assert (folds[0], folds[-1], len(folds)) == ("2017-07-03", "2018-01-01", 27)
+    assert len(needed(defs, TABLES.candidate, folds[0], DEMAND.key)) == 22
+    assert len(needed(defs, TABLES.candidate, folds[-1], DEMAND.key)) == 27
+    assert needed(defs, SIGNALS, folds[-1], PLANS)[-1] == "2017-12-25"

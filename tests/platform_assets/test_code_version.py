@@ -362,10 +362,10 @@ def test_what_has_no_source_of_its_own_is_refused(given: object, said: str) -> N
 
 def test_the_version_is_the_same_in_every_process_whatever_was_imported_before() -> None:
     code = (
-        "from ml_assets.demand import features; from platform_assets.code_version import code_version;"
-        "print(code_version(features.product_week_features))"
+        "from ml_assets.pricing import features; from platform_assets.code_version import code_version;"
+        "print(code_version(features.features))"
     )
-    heavy = f"import ml_assets.demand.folds; {code}"
+    heavy = f"import ml_assets.sdk.folds, ml_assets.pricing.project; {code}"
     found = {
         subprocess.run(
             [sys.executable, "-W", "ignore", "-c", text],

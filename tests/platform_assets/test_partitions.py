@@ -67,7 +67,7 @@ def test_a_lookback_counts_in_partitions_of_the_one_that_looks_back() -> None:
 
 
 def test_features_of_a_week_need_only_weeks_before_it() -> None:
-    needed = upstream(p.preceding_weeks(-8), "2018-01-01", p.DEMAND_FEATURES, p.COMMERCE_WEEKLY)
+    needed = upstream(p.offset(-8, -1), "2018-01-01", p.weeks_from("2017-02-27", ahead=1), p.COMMERCE_WEEKLY)
     assert (needed[0], needed[-1], len(needed)) == ("2017-11-06", "2017-12-25", 8)
 
 

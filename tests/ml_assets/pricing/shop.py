@@ -1,5 +1,6 @@
 """A small grocery whose customers answer to prices in a known way, made from a seed."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -7,8 +8,8 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from ml_assets.pricing import model
-from ml_assets.pricing.features import features
+from ml_assets.pricing.features import NAMES, features
+from ml_assets.sdk.trainers import Examples
 
 FIRST_WEEK = date(2017, 1, 2)
 CATEGORIES = 4
@@ -82,12 +83,19 @@ def grocery(
     )
 
 
-def feature_rows(connection: duckdb.DuckDBPyConnection, shop: Grocery, ages: range) -> pa.Table:
-    """Labelled feature rows of every product in the weeks `ages`."""
-    weeks = pa.table({"week": [week_of(age) for age in ages]})
-    sales = connection.from_arrow(shop.product_weeks)
-    entities = connection.from_arrow(weeks).join(connection.from_arrow(shop.products.select(["product_id"])), "true")
-    found = features(
-        connection, sales, connection.from_arrow(shop.promotions), connection.from_arrow(shop.products), entities
-    )
-    return model.labelled(found, sales).to_arrow_table()
+def feature_rows(connection: duckdb.DuckDBPyConnection, shop: Grocery, ages: Iterable[int]) -> pa.Table:
+    """Feature rows of the weeks `ages`, with the `units` then sold as the label."""
+    sales, promotions, products = map(connection.from_arrow, (shop.product_weeks, shop.promotions, shop.products))
+    found = features(connection, sales, promotions, products, [str(week_of(age)) for age in ages])
+    found.create_view("found", replace=True)
+    sales.create_view("sales", replace=True)
+    return connection.sql(
+        "select found.*, coalesce(units, 0)::double as units from found left join sales using (week, product_id) "
+        "order by week, product_id"
+    ).to_arrow_table()
+
+
+def examples(rows: pa.Table) -> Examples:
+    """What a trainer is given of labelled feature rows."""
+    columns = [np.asarray(rows[name].to_numpy(), dtype=np.float64) for name in NAMES]
+    return Examples(np.column_stack(columns), np.asarray(rows["units"].to_numpy(), dtype=np.float64))

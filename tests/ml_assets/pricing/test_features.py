@@ -61,6 +61,7 @@ def test_features_equal_a_loop_over_the_weeks_before(connection: duckdb.DuckDBPy
         row = promoted.get((week_of(age), product), {"mailer_stores": 0, "display_stores": 0})
         return 2 if row["mailer_stores"] else int(row["display_stores"] > 0)
 
+    assert {row["week"] for row in rows} == {week_of(age) for age in ASKED}
     for row in rows[::7]:
         product, age = row["product_id"], (row["week"] - week_of(0)).days // 7
         past = [sold.get((week_of(n), product)) for n in range(age)]
@@ -78,16 +79,59 @@ def test_features_equal_a_loop_over_the_weeks_before(connection: duckdb.DuckDBPy
         assert row["units_as_planned"] == (pytest.approx(np.mean([units[n] for n in alike])) if alike else None)
         priced = [one for n in range(age) if state(n, product) == planned and (one := past[n]) is not None]
         ratio = priced[-1]["price_usd"] / priced[-1]["regular_price_usd"] if priced else None
-        assert row["planned_price_ratio"] == (None if ratio is None else pytest.approx(ratio))
+        assert row["planned_price_ratio"] == (None if ratio is None else pytest.approx(ratio, abs=1e-6))
+        assert row["units_deviation_13"] == pytest.approx(np.std(units[-13:]), abs=1e-6)
+        assert row["sold_share_known"] == pytest.approx(np.mean([one is not None for one in past]))
+        assert row["usual_units"] == pytest.approx(row["units_smoothed_6"] + 0.1, abs=1e-5)
+
+
+def test_listed_are_the_products_that_sold_in_a_fifth_of_the_weeks_before(
+    connection: duckdb.DuckDBPyConnection, shop: Grocery
+) -> None:
+    sold = {(row["product_id"], row["week"]) for row in shop.product_weeks.to_pylist()}
+    expected = {
+        (week_of(age), product)
+        for age in ASKED
+        for product in range(1000, 1040)
+        if sum((product, week_of(n)) in sold for n in range(age)) / age >= 0.2
+    }
+    rows = feature_rows(connection, shop, ASKED)
+    assert set(zip(rows["week"].to_pylist(), rows["product_id"].to_pylist(), strict=True)) == expected
+    assert len(expected) < 40 * len(ASKED)
+
+
+def test_a_week_has_the_same_bytes_whichever_others_are_computed_with_it(
+    connection: duckdb.DuckDBPyConnection, shop: Grocery
+) -> None:
+    together = feature_rows(connection, shop, ASKED)
+    for age in ASKED[::4]:
+        alone = feature_rows(connection, shop, [age])
+        assert alone.num_rows > 0
+        assert alone.equals(together.filter(pc.equal(together["week"], pa.scalar(week_of(age)))).combine_chunks())
+
+
+def test_a_week_without_a_plan_yet_is_taken_to_be_promoted_as_the_one_before(
+    connection: duckdb.DuckDBPyConnection, shop: Grocery
+) -> None:
+    age = ASKED[-1]
+    known = shop.promotions.filter(pc.less(shop.promotions["week"], pa.scalar(week_of(age))))
+    before = known.filter(pc.equal(known["week"], pa.scalar(week_of(age - 1))))
+    copied = before.set_column(0, "week", pa.array([week_of(age)] * before.num_rows, before["week"].type))
+    unplanned, planned = (
+        feature_rows(connection, Grocery(shop.product_weeks, promotions, shop.products), [age])
+        for promotions in (known, pa.concat_tables([known, copied]))
+    )
+    assert pc.sum(unplanned["mailer_planned"]).as_py() > 0
+    assert unplanned.equals(planned)
 
 
 def test_a_categorys_units_are_those_of_all_its_products(connection: duckdb.DuckDBPyConnection, shop: Grocery) -> None:
     sales, age = shop.product_weeks, 20
-    row = next(r for r in feature_rows(connection, shop, range(age, age + 1)).to_pylist() if r["product_id"] == 1002)
+    row = next(r for r in feature_rows(connection, shop, [age]).to_pylist() if r["product_id"] % 4 == 2)
     of_category = pc.equal(pc.bit_wise_and(sales["product_id"], 3), 1002 & 3)
     recent = pc.is_in(sales["week"], value_set=pa.array([week_of(age - n) for n in range(1, 9)]))
     expected = pc.sum(sales.filter(pc.and_(of_category, recent))["units"]).as_py() / 8
-    assert row["category_units"] == pytest.approx(expected)
+    assert row["category_units_mean_8"] == pytest.approx(expected)
 
 
 def test_closed_days_and_holidays_are_counted_in_their_weeks(

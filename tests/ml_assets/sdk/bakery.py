@@ -14,8 +14,8 @@ from ml_assets.sdk.assets import project_assets
 from ml_assets.sdk.declarations import Model
 from ml_assets.sdk.feature_source import LakeFeatures
 from ml_assets.sdk.tables import ProjectTables
-from ml_assets.sdk.windows import offset
 from platform_assets.partition_checker.checker import PartitionChecker
+from platform_assets.partitions import offset
 from resources.environment import Environment
 from resources.feature_store.point_in_time import Feature, View
 from resources.model_registry import ModelRegistry

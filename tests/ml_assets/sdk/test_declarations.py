@@ -15,8 +15,9 @@ from ml_assets.sdk.declaration_error import DeclarationError
 from ml_assets.sdk.declarations import Gate, Model, OneOf, Search, Window
 from ml_assets.sdk.feature_source import LakeFeatures
 from ml_assets.sdk.lightgbm_trainer import LightGBM
-from ml_assets.sdk.windows import Reads, merged, offset, upstream_keys
+from ml_assets.sdk.windows import Reads, merged, upstream_keys
 from platform_assets.partition_checker.checker import PartitionChecker
+from platform_assets.partitions import offset
 from resources.environment import Environment
 from resources.feature_store.point_in_time import Feature, View
 from resources.model_registry import ModelRegistry

@@ -72,7 +72,7 @@ def test_without_a_name_every_asset_of_both_locations_is_checked(
 ) -> None:
     pairs = json.loads(run("--json").stdout)
     assets = {pair["asset"] for pair in pairs}
-    assert {"webtoon/raw_reads", "commerce/product_days", "commerce/demand_forecast", UPSTREAM} <= assets
+    assert {"webtoon/raw_reads", "commerce/product_days", "commerce/product_demand_predictions", UPSTREAM} <= assets
 
 
 def test_partitions_limit_what_is_checked(prepared: Environment) -> None:

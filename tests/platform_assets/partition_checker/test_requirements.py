@@ -119,15 +119,15 @@ def test_calendars_of_one_schedule_that_start_and_end_apart_relate_as_dagster_sa
     assert_as_dagster(mapping, down, up, mapping)
 
 
-@pytest.mark.parametrize("mapping", [p.same_time(), p.same_time(1), p.preceding_weeks(-8), None])
+@pytest.mark.parametrize("mapping", [p.same_time(), p.same_time(1), p.offset(-8, -1), None])
 @pytest.mark.parametrize(
     ("down", "up"),
     [
         (p.COMMERCE_DAILY, p.COMMERCE_DAILY),
         (p.COMMERCE_WEEKLY, p.COMMERCE_DAILY),
         (p.COMMERCE_DAILY, p.COMMERCE_WEEKLY),
-        (p.DEMAND_FEATURES, p.COMMERCE_WEEKLY),
-        (p.DEMAND_FOLDS, p.DEMAND_TRAINING),
+        (p.weeks_from("2017-02-27", ahead=1), p.COMMERCE_WEEKLY),
+        (p.weeks_from("2017-06-05", ahead=1), p.weeks_from("2017-02-27")),
         (p.WEBTOON_DAILY, p.WEBTOON_HOURLY),
         (p.WEBTOON_WEEKLY, p.WEBTOON_HOURLY),
         (p.WEBTOON_HOURLY, p.WEBTOON_DAILY),

@@ -1,0 +1,55 @@
+"""Dynamic pricing: what each product will sell in a week, how its demand answers to price, which price to set."""
+
+from ml_assets.features.commerce import DEMAND_SIGNALS
+from ml_assets.pricing.signals import PRODUCT_WEEKS, demand_signals_asset
+from ml_assets.pricing.trainer import DemandTrainer
+from ml_assets.sdk.declarations import Gate, Model, Monitor, Query, TrainingSet, Window
+from ml_assets.sdk.view_features import ViewFeatures
+from ml_assets.sdk.windows import Reads
+from platform_assets.partitions import COMMERCE_WEEKLY, weeks_from
+
+DEMAND = TrainingSet(
+    team="commerce",
+    name="product_demand",
+    description="One row per product and week: what was known of its demand when the week began, and what it sold.",
+    calendar=weeks_from("2017-01-30"),
+    keys=("product_id",),
+    time="week_began",
+    entity_rows=Query(
+        "select product_id, starts_at as week_began from signals, asked",
+        {"signals": Reads(DEMAND_SIGNALS.source_key, DEMAND_SIGNALS.calendar)},
+    ),
+    labels=Query(
+        "select product_id, starts_at as week_began, units from sold, asked",
+        {"sold": Reads(PRODUCT_WEEKS.table, COMMERCE_WEEKLY)},
+    ),
+    label="units",
+    unlabelled=0.0,
+    features=ViewFeatures((DEMAND_SIGNALS.select(),)),
+)
+
+PRODUCT_DEMAND = Model(
+    name="product_demand",
+    description="Units of a product that sell in a week: the number with the least absolute error, what to expect, "
+    "and an interval.",
+    training_set=DEMAND,
+    trainer=DemandTrainer(),
+    # One week past the data, which is the one to set prices for.
+    calendar=weeks_from("2017-07-03", ahead=1),
+    window=Window(training=26),
+    metric="wape",
+    gate=Gate(
+        beats={
+            "last week": "units_lag_1",
+            "four-week mean": "units_mean_4",
+            "eight-week median": "units_median_8",
+        },
+        tolerance=0.02,
+    ),
+    monitor=Monitor(unwatched=("day_of_month", "early_days", "holidays", "holidays_next", "open_days")),
+    online=True,
+    not_negative=True,
+)
+
+MODELS = (PRODUCT_DEMAND,)
+ASSETS = (demand_signals_asset(),)
