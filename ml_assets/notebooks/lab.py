@@ -17,6 +17,8 @@ TUTORIAL = Path(__file__).with_name("tutorial.ipynb")
 
 _SETTINGS = (
     "--ServerApp.ip=127.0.0.1",
+    # In a container everybody is root, and the other services run as root there too.
+    "--ServerApp.allow_root=True",
     f"--LabApp.default_url=/lab/tree/{TUTORIAL.name}",
     # Nothing reports home: no news, no look for a newer release, no catalog of extensions.
     "--LabApp.news_url=None",

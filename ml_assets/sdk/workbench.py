@@ -137,7 +137,7 @@ class Comparison:
         model, found = self.trial.model, self.evaluation
         named = f" (the version of {self.champion.version_of})" if self.champion else ""
         rows = [f"| {name}{named if name == 'champion' else ''} | {error:.4f} |" for name, error in self.errors.items()]
-        refused = f"refuse it, because it {'; '.join(self.refusals)}" if self.refusals else "let it pass"
+        refused = f"refuse it: {'; '.join(self.refusals)}" if self.refusals else "let it pass"
         lines = [
             f"**{model.registered_name}, {self.trial.partition}**, judged on {found.rows:,} rows of "
             f"{', '.join(self.trial.span.holdout)}",

@@ -89,7 +89,7 @@ def stores(market: Market) -> dict[str, object]:
             str(path.relative_to(market.environment.home))
             for folder in (Path(market.environment.data), market.environment.mlflow_artifacts.parent)
             for path in folder.rglob("*")
-            if path.suffix not in (".sqlite-wal", ".sqlite-shm")
+            if not path.name.endswith(("-wal", "-shm"))
         ),
     }
 
