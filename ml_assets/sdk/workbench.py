@@ -148,7 +148,7 @@ class Comparison:
             "",
             *([f"- Against the champion, where below zero is better: {self.interval}"] if self.interval else []),
             f"- Sum of predictions over sum of labels: {found.bias:.3f}",
-            f"- The gate would {refused}",
+            f"- By this comparison the gate would {refused}",
         ]
         return "\n".join(lines)
 

@@ -100,13 +100,13 @@ def test_a_trial_is_judged_as_the_gate_would(bench: Workbench, shops: Bakery) ->
     said = found._repr_markdown_()
     assert f"| champion (the version of {FIRST}) | " in said
     assert f"zero is better: {found.interval}" in said
-    assert "- The gate would let it pass" in said
+    assert "- By this comparison the gate would let it pass" in said
 
 
 def test_a_variation_that_the_gate_would_refuse_says_why(bench: Workbench) -> None:
     strict = replace(TWO_FEWER, gate=Gate(at_most=0.001))
     said = bench.evaluate(bench.fit(strict, SECOND))._repr_markdown_()
-    assert "- The gate would refuse it: its wape of" in said
+    assert "- By this comparison the gate would refuse it: its wape of" in said
 
 
 def test_plots_show_the_stored_folds_and_the_trial(bench: Workbench) -> None:
