@@ -38,14 +38,14 @@ _SETTINGS: Parameters = {
     # learn little from it.
     "objective": "tweedie",
     "tweedie_variance_power": 1.3,
-    "learning_rate": 0.06,
+    "learning_rate": 0.1,
     "num_leaves": 63,
     "min_data_in_leaf": 100,
     "feature_fraction": 0.6,
     "bagging_fraction": 0.7,
     "bagging_freq": 1,
     "max_bin": 127,
-    "rounds": 120,
+    "rounds": 70,
 }
 
 NON_INCREASING = ("planned_price_ratio",)

@@ -42,7 +42,7 @@ from ml_assets.sdk.windows import upstream_keys
 from resources.warehouse import PARTITION_KEY
 
 _BINS = 10
-_IMPORTANCE_ROWS = 4_000
+_IMPORTANCE_ROWS = 2_000
 """Rows that importance is measured on at most: it predicts once a feature."""
 
 

@@ -34,8 +34,12 @@ def grocery(
     seed: int = 0,
     elasticities: tuple[float, ...] = (-1.0, -1.5, -2.0, -2.5),
     level: float = 3,
+    steady: bool = False,
 ) -> Grocery:
-    """Poisson sales; prices are cut in a quarter of the weeks, half of the cuts are in the mailer too."""
+    """Poisson sales; prices are cut in a quarter of the weeks, half of the cuts are in the mailer too.
+
+    In a `steady` shop a product's cuts are always as deep and always in the mailer, so that its price is foreseen.
+    """
     rng = np.random.default_rng(seed)
     rate = rng.gamma(1.0, level, size=products)
     regular = np.round(1 + 9 * rng.random(products), 2)
@@ -43,6 +47,9 @@ def grocery(
     cut = rng.random((weeks, products)) < 0.25
     ratio = np.where(cut, rng.choice([0.9, 0.8, 0.6], size=(weeks, products)), 1.0)
     mailer = np.where(rng.random((weeks, products)) < 0.5, 0, np.where(cut, 100, 0))
+    if steady:
+        ratio = np.where(cut, rng.choice([0.9, 0.8, 0.6], size=products), 1.0)
+        mailer = np.where(cut, 100, 0)
     display = np.where(rng.random((weeks, products)) < 0.2, 40, 0)
     demand = rate * ratio ** np.array(elasticities)[category] * np.exp(0.4 * mailer / 100 + 0.3 * display / 100)
     units = rng.poisson(demand)

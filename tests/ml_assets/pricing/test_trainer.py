@@ -61,8 +61,11 @@ def test_a_body_that_is_no_such_model_is_refused(body: bytes) -> None:
         TRAINER.load(body)
 
 
-def test_a_higher_planned_price_never_sells_more(known: Examples, fitted: DemandModel) -> None:
-    at, forecasts = NAMES.index("planned_price_ratio"), []
+def test_a_higher_planned_price_never_sells_more_and_a_foreseen_one_sells_less(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    known = examples(feature_rows(connection, grocery(30, 400, level=1.5, steady=True), range(8, 30)))
+    fitted, at, forecasts = fit(known), NAMES.index("planned_price_ratio"), []
     for ratio in (0.5, 0.7, 0.8, 0.9, 1.0):
         asked = known.features.copy()
         asked[:, at] = ratio
