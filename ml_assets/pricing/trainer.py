@@ -56,8 +56,8 @@ REGULAR = "sold_share_known"
 BANDS = 24
 COVERAGE = 0.8
 _QUANTILES: Mapping[str, float] = {"low": (1 - COVERAGE) / 2, "median": 0.5, "high": (1 + COVERAGE) / 2}
-BAND_ROWS = 130_000
-"""Median and interval are read off this many last rows, a quarter of retail weeks, in bands of expected units."""
+BAND_ROWS = 60_000
+"""Median and interval are read off this many last rows, six retail weeks, in bands of expected units."""
 
 DETAILS: Mapping[str, str] = {
     "expected_units": "Units expected; adds up over products.",

@@ -7,9 +7,10 @@ began; so backfilling a model's partitions is the backtest, and the fold of tomo
 """
 
 import hashlib
+import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +42,7 @@ from ml_assets.sdk.windows import upstream_keys
 from resources.warehouse import PARTITION_KEY
 
 _BINS = 10
-_IMPORTANCE_ROWS = 20_000
+_IMPORTANCE_ROWS = 4_000
 """Rows that importance is measured on at most: it predicts once a feature."""
 
 
@@ -131,21 +132,20 @@ def fit(model: Model, partition: str, span: Span, rows: pa.Table, checkpoints: P
     Raises:
         TrainingDataError: there are no rows to learn from, or only one class.
     """
-    rows = _of(rows, span.learned, model)
-    training, validation = _examples(model, _of(rows, span.training, model)), None
-    if span.validation:
-        validation = _examples(model, _of(rows, span.validation, model))
+    learned = _Learned.of(model, span, rows)
+    training = learned.examples_of(span.training)
+    validation = learned.examples_of(span.validation) if span.validation else None
     _refuse_unlearnable(model, partition, span, training)
     if validation is not None and not len(validation.labels):
         raise TrainingDataError(
             f"model {model.name!r} {partition}: no rows in {', '.join(span.validation)} to stop early on; build these "
             f"partitions of {model.training_set.key.to_user_string()}, or validate on more of them"
         )
-    folder = checkpoints / _content_id(model, span, rows)
+    folder = checkpoints / _content_id(model, span, learned.examples)
     trials: list[Trial] = []
     parameters: Parameters = model.trainer.parameters
     if model.search is not None:
-        judge = _Splits(model, span, rows, folder).error
+        judge = _Splits(model, span, learned, folder).error
         trials = search.trials_of(model.search, judge, model.seed, Checkpoint(folder / "trials.json"))
         parameters = {**parameters, **search.best(trials).parameters}
     checkpoint = Checkpoint(folder / "final")
@@ -231,8 +231,32 @@ def evaluate(
         math.fsum(predicted.tolist()) / total if total else math.nan,
         champion_error,
         _calibration(labels, predicted),
-        _importance(model, file, judged, labels, error),
+        _importance(model, file, judged, labels),
     )
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """What a fold learns from, in order of time, as one matrix: the examples of some partitions are a slice of it."""
+
+    ends: Mapping[str, int]
+    examples: Examples
+
+    @classmethod
+    def of(cls, model: Model, span: Span, rows: pa.Table) -> "_Learned":
+        """The rows of `span.learned`, each partition with the place after its last row."""
+        ordered = _of(rows, span.learned, model)
+        counts = {one["values"]: one["counts"] for one in pc.value_counts(ordered[PARTITION_KEY]).to_pylist()}
+        ends = itertools.accumulate(counts.get(partition, 0) for partition in span.learned)
+        features = matrix(ordered, model.feature_names)
+        return cls(dict(zip(span.learned, ends, strict=True)), Examples(features, _labels(model, ordered)))
+
+    def examples_of(self, partitions: Sequence[str]) -> Examples:
+        """Those of neighbouring partitions."""
+        places = list(self.ends)
+        first = places.index(partitions[0])
+        rows = slice(self.ends[places[first - 1]] if first else 0, self.ends[partitions[-1]])
+        return Examples(self.examples.features[rows], self.examples.labels[rows])
 
 
 @dataclass(frozen=True)
@@ -241,7 +265,7 @@ class _Splits:
 
     model: Model
     span: Span
-    rows: pa.Table
+    learned: "_Learned"
     folder: Path
 
     def error(self, parameters: Parameters) -> float:
@@ -250,8 +274,7 @@ class _Splits:
         given = {**model.trainer.parameters, **parameters}
         errors = []
         for at in range(len(known) - model.search.splits, len(known)):
-            training = _examples(model, _of(self.rows, known[:at], model))
-            judged = _examples(model, _of(self.rows, known[at : at + 1], model))
+            training, judged = self.learned.examples_of(known[:at]), self.learned.examples_of(known[at : at + 1])
             name = hashlib.sha256(json.dumps([known[at], given], sort_keys=True).encode()).hexdigest()[:16]
             stops_early = judged if self.span.validation else None
             trained = model.trainer.fit(
@@ -299,10 +322,6 @@ def _labels(model: Model, rows: pa.Table) -> Floats:
     return np.asarray(rows[model.training_set.label].to_numpy(), dtype=np.float64)
 
 
-def _examples(model: Model, rows: pa.Table) -> Examples:
-    return Examples(matrix(rows, model.feature_names), _labels(model, rows))
-
-
 def _refuse_unlearnable(model: Model, partition: str, span: Span, examples: Examples) -> None:
     where = f"model {model.name!r} {partition}: {model.training_set.key.to_user_string()}"
     spanned = f"{span.training[0]}..{span.training[-1]}"
@@ -332,10 +351,12 @@ def _calibration(labels: Floats, predicted: Floats) -> tuple[CalibrationBin, ...
     return tuple(CalibrationBin(float(predicted[at].mean()), float(labels[at].mean()), len(at)) for at in bins)
 
 
-def _importance(model: Model, file: ModelFile, rows: pa.Table, labels: Floats, error: float) -> dict[str, float]:
+def _importance(model: Model, file: ModelFile, rows: pa.Table, labels: Floats) -> dict[str, float]:
     """Permutation importance (Breiman 2001; Fisher, Rudin and Dominici 2019), the same for every framework."""
     trained = opened(model.trainer, file, model.signature, _rebuild(model))
-    features, labels = matrix(rows, model.feature_names)[:_IMPORTANCE_ROWS], labels[:_IMPORTANCE_ROWS]
+    features, step = matrix(rows, model.feature_names), -(-len(labels) // _IMPORTANCE_ROWS)
+    features, labels = features[::step], labels[::step]
+    error = model.measure.of(labels, model.trainer.predict(trained, features))
     found = {}
     for at, name in enumerate(model.feature_names):
         shuffled = features.copy()
@@ -345,10 +366,10 @@ def _importance(model: Model, file: ModelFile, rows: pa.Table, labels: Floats, e
     return found
 
 
-def _content_id(model: Model, span: Span, rows: pa.Table) -> str:
+def _content_id(model: Model, span: Span, examples: Examples) -> str:
     """Names everything that decides the model, so that a checkpoint is only found by the very same training."""
     digest = hashlib.sha256()
     digest.update(repr((span, model.trainer, model.search, model.signature, model.seed, model.metric)).encode())
-    digest.update(np.ascontiguousarray(matrix(rows, model.feature_names)).tobytes())
-    digest.update(np.ascontiguousarray(_labels(model, rows)).tobytes())
+    digest.update(np.ascontiguousarray(examples.features).tobytes())
+    digest.update(np.ascontiguousarray(examples.labels).tobytes())
     return digest.hexdigest()[:32]

@@ -1,34 +1,42 @@
-"""How well weekly demand is forecast: `python -m tests.benchmarks.pricing [FOLDER] [--folds 26] [--processes 1]`.
+"""How well weekly demand is forecast: `python -m tests.benchmarks.pricing [FOLDER] [--folds 26]`.
 
 Every product with sales in at least 20 weeks, in each of the last 26 weeks, zero weeks included: our model against
 naive methods and StatsForecast's, on the same rows. The lake of the current environment is read, or a folder with
 `product_weeks`, `int_promotions_summarized` and `int_products_classified` as Parquet files.
 
-The headline is the model that knows the week's mailer and displays, which the retailer decides before the week, and no
-price of that week. Without that plan it is judged too.
+Ours are the candidates of the project's folds, fitted by the code of its assets on what was known a week before their
+own, as the last known week is kept to judge them by. The headline is the model that knows the week's mailer and
+displays, which the retailer decides before the week, and no price of that week. Without that plan it is judged too.
 """
 
 import argparse
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
-from ml_assets.pricing import backtest, baselines, model
-from ml_assets.pricing.features import NAMES, UNPLANNED, features
+from ml_assets.pricing import backtest, baselines
+from ml_assets.pricing.features import FIRST_WEEK, UNPLANNED, features
+from ml_assets.pricing.project import DEMAND, PRODUCT_DEMAND
+from ml_assets.pricing.trainer import COVERAGE, DETAILS
+from ml_assets.sdk import folds as sdk_folds
+from ml_assets.sdk.declarations import Model
 from resources.environment import Environment
-from resources.warehouse import TableName, Warehouse
+from resources.warehouse import PARTITION_KEY, TableName, Warehouse
 
 Numbers = npt.NDArray[np.float64]
 TABLES = ("product_weeks", "int_promotions_summarized", "int_products_classified")
@@ -51,27 +59,47 @@ def marts(folder: Path | None) -> Iterator[tuple[duckdb.DuckDBPyConnection, dict
         yield lake, {name: warehouse.relation(lake, TableName("commerce", name)) for name in TABLES}
 
 
+def labelled(
+    connection: duckdb.DuckDBPyConnection, tables: Mapping[str, duckdb.DuckDBPyRelation], weeks: Sequence[str]
+) -> pa.Table:
+    """The rows of the project's training set for `weeks`, as its assets compute them."""
+    since = f"week >= date '{FIRST_WEEK}'"
+    sales, promotions = (tables[name].filter(since) for name in TABLES[:2])
+    features(connection, sales, promotions, tables[TABLES[2]], weeks).create_view("found", replace=True)
+    sales.create_view("sales", replace=True)
+    return connection.sql(
+        f"select found.* rename (week as {DEMAND.time}), coalesce(units, 0)::double as {DEMAND.label} "
+        "from found left join sales using (week, product_id)"
+    ).to_arrow_table()
+
+
 def walk(
-    rows: pa.Table, folds: Sequence[date], products: pa.Array, names: tuple[str, ...], processes: int
+    demand: Model, rows: pa.Table, folds: Sequence[str], products: Sequence[int], folder: Path, side_by_side: int
 ) -> tuple[dict[str, Numbers], list[float]]:
-    """Each number of the model's forecast, as products by folds, and the seconds of each fold."""
-    work = [(rows, week, products, names) for week in folds]
-    if processes == 1:
-        done = [timed_fold(*arguments) for arguments in work]
-    else:
-        with ProcessPoolExecutor(processes) as pool:
-            done = list(pool.map(timed_fold, *zip(*work, strict=True)))
-    found = {
-        field: np.column_stack([getattr(forecast, field) for forecast, _ in done])
-        for field in model.Forecast.__dataclass_fields__
-    }
-    return found, [seconds for _, seconds in done]
+    """What each fold's candidate says of its own week, as products by folds, and the seconds of each fold.
 
+    A product that is not listed in a week is forecast to sell nothing.
+    """
+    place = {product: n for n, product in enumerate(products)}
+    found = {name: np.zeros((len(products), len(folds))) for name in (HEADLINE, *DETAILS)}
 
-def timed_fold(rows: pa.Table, week: date, products: pa.Array, names: tuple[str, ...]) -> tuple[model.Forecast, float]:
-    began = time.process_time()
-    _, forecast = backtest.forecast_fold(rows, week, products, names)
-    return forecast, time.process_time() - began
+    def fold(at: int) -> float:
+        began = time.thread_time()
+        fitted = sdk_folds.fit(demand, folds[at], sdk_folds.span_of(demand, folds[at]), rows, folder)
+        asked = rows.filter(pc.equal(rows[PARTITION_KEY], folds[at]))
+        listed = [place.get(product) for product in asked["product_id"].to_pylist()]
+        there = [n for n, one in enumerate(listed) if one is not None]
+        said = {
+            HEADLINE: sdk_folds.predict(demand, fitted.file, asked),
+            **sdk_folds.details_as_served(demand, fitted.file, asked),
+        }
+        for name, values in said.items():
+            found[name][[listed[n] for n in there], at] = values[there]
+        return time.thread_time() - began
+
+    with ThreadPoolExecutor(side_by_side) as pool:
+        seconds = list(pool.map(fold, range(len(folds))))
+    return found, seconds
 
 
 def report(
@@ -94,36 +122,31 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.pricing")
     parser.add_argument("folder", type=Path, nargs="?", help="Parquet files of the marts; default: the lake")
     parser.add_argument("--folds", type=int, default=26)
-    parser.add_argument("--processes", type=int, default=1, help="folds fitted side by side")
+    parser.add_argument("--side-by-side", type=int, default=2, help="folds fitted at once, one a core")
     parser.add_argument("--without-statsforecast", action="store_true")
     parser.add_argument("--keep", type=Path, help="a .npz file to keep all forecasts in")
     asked = parser.parse_args(arguments)
     console = Console(width=150)
 
     began = time.perf_counter()
-    with marts(asked.folder) as (connection, tables):
-        whole = backtest.whole_weeks(tables["product_weeks"])
-        weeks = [row[0] for row in whole.project("week").distinct().order("week").fetchall()]
+    with marts(asked.folder) as (connection, tables), TemporaryDirectory() as folder:
+        sales = tables["product_weeks"].filter(f"week >= date '{FIRST_WEEK}'")
+        weeks = [str(row[0]) for row in sales.project("week").distinct().order("week").fetchall()]
         folds = weeks[-asked.folds :]
-        products = backtest.reported_products(tables["product_weeks"]).to_arrow_table()["product_id"].combine_chunks()
-        found = features(
-            connection,
-            whole,
-            tables["int_promotions_summarized"],
-            tables["int_products_classified"],
-            backtest.entities(connection, tables["product_weeks"], folds),
-        )
-        rows = model.labelled(found, whole).to_arrow_table()
-        units = baselines.history(whole.to_arrow_table(), products.to_pylist(), weeks)
-    console.print(f"{rows.num_rows} feature rows in {time.perf_counter() - began:.1f} s")
-    sold = units[:, -asked.folds :]
+        products = backtest.reported_products(sales).to_arrow_table()["product_id"].to_pylist()
+        rows = labelled(connection, tables, DEMAND.calendar.get_partition_keys())
+        units = baselines.history(sales.to_arrow_table(), products, [date.fromisoformat(week) for week in weeks])
+        console.print(f"{rows.num_rows} feature rows in {time.perf_counter() - began:.1f} s")
+        sold = units[:, -asked.folds :]
 
-    methods = baselines.naive(units, asked.folds)
-    ours, seconds = walk(rows, folds, products, NAMES, asked.processes)
-    methods |= {HEADLINE: ours["median_units"], "ours, expectation": ours["expected_units"]}
-    unplanned, _ = walk(rows, folds, products, UNPLANNED, asked.processes)
+        methods = baselines.naive(units, asked.folds)
+        ours, seconds = walk(PRODUCT_DEMAND, rows, folds, products, Path(folder), asked.side_by_side)
+        methods |= {HEADLINE: ours[HEADLINE], "ours, expectation": ours["expected_units"]}
+        unplanned, _ = walk(
+            replace(PRODUCT_DEMAND, features=UNPLANNED), rows, folds, products, Path(folder), asked.side_by_side
+        )
     methods |= {
-        "ours without the week's plan, median": unplanned["median_units"],
+        "ours without the week's plan, median": unplanned[HEADLINE],
         "ours without the week's plan, expectation": unplanned["expected_units"],
     }
     for name in () if asked.without_statsforecast else (*baselines.INTERMITTENT, *AUTOMATIC):
@@ -134,7 +157,7 @@ def main(arguments: Sequence[str]) -> None:
     title = f"{sold.size} rows: {len(products)} products, {len(folds)} weeks {folds[0]} to {folds[-1]}"
     report(sold, methods, title, console)
     held = backtest.coverage(sold, ours["low_units"], ours["high_units"])
-    console.print(f"interval of {model.COVERAGE:.0%} held {held:.1%}")
+    console.print(f"interval of {COVERAGE:.0%} held {held:.1%}")
     console.print(f"fold: median {np.median(seconds):.1f} s, most {max(seconds):.1f} s of one core")
     shown = (HEADLINE, "ours, expectation", "eight-week mean")
     by_week = Table("week", "units", *shown, title="WAPE and bias by week")
@@ -144,7 +167,7 @@ def main(arguments: Sequence[str]) -> None:
     console.print(by_week)
     if asked.keep is not None:
         kept: dict[str, Any] = {f"method {name}": forecast for name, forecast in methods.items()}
-        np.savez_compressed(asked.keep, allow_pickle=False, sold=sold, products=products.to_numpy(), **kept)
+        np.savez_compressed(asked.keep, allow_pickle=False, sold=sold, products=np.array(products), **kept)
     if not asked.without_statsforecast:
         sample = np.sort(np.random.default_rng(backtest.SEED).choice(len(units), min(SLOW_PRODUCTS, len(units)), False))
         some = {name: forecast[sample] for name, forecast in methods.items()}

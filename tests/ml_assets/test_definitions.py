@@ -6,6 +6,8 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+
+from ml_assets.definitions import build_defs
 from ml_assets.features.commerce import DEMAND_SIGNALS
 from ml_assets.pricing.project import DEMAND, PRODUCT_DEMAND
 from ml_assets.pricing.signals import PRODUCT_WEEKS, PROMOTIONS

@@ -8,6 +8,7 @@ from feast.value_type import ValueType
 
 from ml_assets.features.catalogue import Catalogue, catalogue
 from ml_assets.features.commerce import PRODUCT, PRODUCT_PRICES, PROPOSED_DISCOUNT
+from ml_assets.projects import declared_assets
 from ml_assets.sdk.declaration_error import DeclarationError
 from ml_assets.sdk.feature_forms import unfit_columns
 from ml_assets.sdk.feature_types import TYPES
@@ -34,11 +35,14 @@ DUCKDB_NAMES = {"decimal(18, 2)": "DECIMAL(18,2)"}
 
 
 def contracted(environment: Environment, view: FeatureView) -> Mapping[str, str]:
-    """The columns of the view's mart and their types, by dbt's contract of it."""
+    """The columns of the view's mart and their types, by dbt's contract of it, or by the asset of a project."""
     Warehouse.of(environment).ensure()
     nodes = Dbt.of(environment).manifest()["nodes"].values()
-    (model,) = [node for node in nodes if [node["schema"], node["name"]] == view.source.split("/")]
-    columns = model["columns"].values()
+    models = [node for node in nodes if [node["schema"], node["name"]] == view.source.split("/")]
+    if not models:
+        (spec,) = [spec for asset in declared_assets() for spec in asset.specs if spec.key == view.source_key]
+        return {column.name: column.type for column in spec.metadata["dagster/column_schema"].columns}
+    columns = models[0]["columns"].values()
     return {c["name"]: DUCKDB_NAMES.get(c["data_type"], c["data_type"].upper()) for c in columns}
 
 

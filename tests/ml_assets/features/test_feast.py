@@ -13,6 +13,7 @@ from ml_assets.features.catalogue import Catalogue, catalogue
 from ml_assets.features.feast_objects import FeastObject, feast_objects
 from ml_assets.features.feast_store import apply, feature_store
 from ml_assets.features.materialization import materialize
+from ml_assets.pricing.project import PRODUCT_DEMAND
 from ml_assets.sdk.feature_forms import served_view
 from platform_assets.operations.services import prepare
 from resources.environment import REPOSITORY, Environment
@@ -118,9 +119,15 @@ def test_feast_answers_online_and_offline_alike_with_the_transform(grocery: Groc
 
 
 def test_a_service_names_all_that_pricing_needs() -> None:
-    (service,) = [one for one in OBJECTS.values() if isinstance(one, FeatureService)]
+    (service,) = [one for one in OBJECTS.values() if isinstance(one, FeatureService) and one.name == "pricing"]
     projections = service.feature_view_projections
     asked = {f"{projection.name}:{field.name}" for projection in projections for field in projection.features}
     assert {"product_prices:price_usd", "category_demand:category_units"} <= asked
     assert "price_proposal_discount:proposed_discount" in asked
     assert any(isinstance(one, OnDemandFeatureView) for one in OBJECTS.values())
+
+
+def test_the_demand_model_reads_what_the_service_of_its_name_serves() -> None:
+    (service,) = [one for one in OBJECTS.values() if isinstance(one, FeatureService) and one.name == "demand"]
+    served = [field.name for projection in service.feature_view_projections for field in projection.features]
+    assert served == list(PRODUCT_DEMAND.feature_names)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import dagster as dg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from ml_assets.sdk.feature_views import (
     FeatureView,
     OnRequestTransform,
     RequestSource,
+    StartOf,
 )
 from resources.warehouse import Warehouse
 
@@ -123,12 +125,35 @@ def test_a_day_is_known_when_it_has_ended_where_the_team_is(day: str, known_at: 
     assert VIEW.known_at(day) == known_at
 
 
-def test_the_lake_computes_the_same_instants(warehouse: Warehouse) -> None:
-    days = VIEW.calendar.get_partition_keys()
+@pytest.mark.parametrize(
+    ("day", "known_at", "known_since"),
+    [
+        ("2017-03-12", datetime(2017, 3, 12, 5, tzinfo=UTC), datetime(2017, 3, 11, 5, tzinfo=UTC)),
+        ("2017-03-13", datetime(2017, 3, 13, 4, tzinfo=UTC), datetime(2017, 3, 12, 5, tzinfo=UTC)),
+    ],
+)
+def test_what_is_known_when_a_day_begins_is_known_a_day_earlier(
+    day: str, known_at: datetime, known_since: datetime
+) -> None:
+    view = replace(VIEW, timestamp=StartOf("day"))
+    assert (view.known_at(day), view.known_since(day)) == (known_at, known_since)
+    assert VIEW.known_since(day) == known_at
+    assert view.ended(day) == VIEW.ended(day) == VIEW.known_at(day)
+
+
+@pytest.mark.parametrize("view", [VIEW, replace(VIEW, timestamp=StartOf("day"))], ids=["end", "start"])
+def test_the_lake_computes_the_same_instants(warehouse: Warehouse, view: FeatureView) -> None:
+    days = view.calendar.get_partition_keys()
     with warehouse.reader() as lake:
         listed = ", ".join(f"(date '{day}')" for day in days)
-        found = lake.execute(f"select {VIEW.event_sql} from (values {listed}) as days(day)").fetchall()
-    assert [instant for (instant,) in found] == [VIEW.known_at(day) for day in days]
+        found = lake.execute(f"select {view.event_sql} from (values {listed}) as days(day)").fetchall()
+    assert [instant for (instant,) in found] == [view.known_at(day) for day in days]
+
+
+def test_a_view_of_some_of_its_teams_partitions_has_these() -> None:
+    some = dg.DailyPartitionsDefinition("2017-05-01", end_date="2017-05-04", timezone="America/New_York")
+    view = replace(VIEW, partitions=some)
+    assert view.calendar.get_partition_keys() == ["2017-05-01", "2017-05-02", "2017-05-03"]
 
 
 @pytest.mark.parametrize(("days", "lookback"), [(1, 1), (3, 3), (3.97, 4), (0.5, 0)])
