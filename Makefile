@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint bench clean
+.PHONY: help setup demo up notebook test lint bench clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -16,6 +16,9 @@ demo: setup ## run the main job on real data
 
 up: setup ## open the web UI on 127.0.0.1 with sensors and automation on
 	$(BIN)/headwater up
+
+notebook: setup ## open JupyterLab on 127.0.0.1 with the tutorial
+	$(BIN)/python -m ml_assets.notebooks.lab
 
 test: lint ## lint, type-check and run every test
 	$(BIN)/pytest -n 2 --dist loadgroup

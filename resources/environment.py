@@ -144,6 +144,16 @@ class Environment:
         return self.home / "feast"
 
     @property
+    def notebooks(self) -> Path:
+        """Where people's notebooks are kept, the copy of the tutorial among them."""
+        return self.home / "notebooks"
+
+    @property
+    def jupyter(self) -> Path:
+        """JupyterLab's own settings and state."""
+        return self.home / "jupyter"
+
+    @property
     def variables(self) -> dict[str, str]:
         """What a child process needs to run in this very environment, telemetry off."""
         return {

@@ -284,7 +284,7 @@ def _sampled_back(view: FeatureView, coarsest: FeatureView) -> int:
 
 def _covered(view: FeatureView, partition: str, coarsest: FeatureView) -> list[str]:
     """The partitions of the view's mart from which keys are sampled when `partition` of the coarsest has ended."""
-    until = coarsest.known_at(partition)
+    until = coarsest.ended(partition)
     since = until - coarsest.period * (_sampled_back(view, coarsest) + 1)
     return [
         key for key in view.calendar.get_partition_keys() if since < view.known_at(key) and view.ended(key) <= until

@@ -20,6 +20,7 @@ from resources.feature_store.point_in_time import (
     entity_rows,
     point_in_time_sql,
     quoted,
+    with_computed,
 )
 from resources.feature_store.served_view import ServedView
 from resources.warehouse import PARTITION_KEY
@@ -33,9 +34,11 @@ LAST_EVENT = "last_event_time"
 
 def relation_sql(view: FeatureView, partitions: Sequence[str] | None = None) -> str:
     """The mart, or only some `partitions` of it, as a relation that has the view's event time."""
-    computed = "" if view.event_sql is None else f", {view.event_sql} as {quoted(view.event_column)}"
     only = "" if partitions is None else f" where {PARTITION_KEY} in ({_literals(partitions)})"
-    return f"(select *{computed} from {view.table.sql}{only})"
+    mart = f"(from {view.table.sql}{only})"
+    if view.event_sql is None or isinstance(view.timestamp, str):
+        return mart
+    return with_computed(mart, {view.event_column: view.event_sql}, of=view.timestamp.column)
 
 
 def joined_view(view: FeatureView, partitions: Sequence[str] | None = None) -> View:

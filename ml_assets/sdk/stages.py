@@ -84,6 +84,21 @@ def fit(model: Model, stores: Stores, partition: str) -> Fitted:
     return folds.fit(model, partition, span, rows, stores.checkpoints / model.registered_name / partition)
 
 
+def errors_so_far(lake: duckdb.DuckDBPyConnection, table: TableName, partition: str) -> dict[str, dict[str, float]]:
+    """The errors that a model's evaluations up to `partition` hold, by method and partition; the candidates' first."""
+    if not physical_partitions(lake, table):
+        return {}
+    found = lake.execute(
+        f"select method, {PARTITION_KEY}, error from {table.sql} where {PARTITION_KEY} <= ? and error is not null "
+        f"order by kind = 'candidate' desc, method, {PARTITION_KEY}",
+        [partition],
+    ).fetchall()
+    errors: dict[str, dict[str, float]] = {}
+    for method, of, error in found:
+        errors.setdefault(method, {})[of] = error
+    return errors
+
+
 @dataclass(frozen=True)
 class Fold:
     """One partition of a model; each stage reads what the stages before it stored."""
@@ -144,7 +159,9 @@ class Fold:
             {
                 "importance.png": plots.importance(found.importance),
                 "calibration.png": plots.calibration(found.calibration),
-                "errors.png": plots.errors_over_time(self.model.metric, self._errors_so_far()),
+                "errors.png": plots.errors_over_time(
+                    self.model.metric, errors_so_far(self.lake, TableName.of_key(self._keys.evaluation), self.partition)
+                ),
             },
             model_card.model_card(self.model, self._span, parameters, found, refused, origin),
         )
@@ -348,18 +365,6 @@ class Fold:
             shown["against the champion"] = str(evidence.champion)
         shown["MLflow run"] = dg.MetadataValue.url(tracking.run_url(self.stores.registry, self._candidate.run_id))
         return shown
-
-    def _errors_so_far(self) -> dict[str, dict[str, float]]:
-        table = TableName.of_key(self._keys.evaluation)
-        found = self.lake.execute(
-            f"select method, {PARTITION_KEY}, error from {table.sql} where {PARTITION_KEY} <= ? and error is not null "
-            f"order by kind = 'candidate' desc, method, {PARTITION_KEY}",
-            [self.partition],
-        ).fetchall()
-        errors: dict[str, dict[str, float]] = {}
-        for method, partition, error in found:
-            errors.setdefault(method, {})[partition] = error
-        return errors
 
 
 def _evidence(rows: Sequence[dict[str, Any]]) -> Evidence:

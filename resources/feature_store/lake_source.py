@@ -18,7 +18,7 @@ from feast.repo_config import RepoConfig
 from feast.saved_dataset import SavedDatasetStorage
 from feast.value_type import ValueType
 
-from resources.feature_store.point_in_time import FeatureError, check_columns, columns_of, is_time, quoted
+from resources.feature_store.point_in_time import FeatureError, check_columns, columns_of, is_time, with_computed
 from resources.warehouse import TableName, Warehouse
 
 _TIMESTAMPTZ = "TIMESTAMP WITH TIME ZONE"
@@ -73,6 +73,7 @@ class LakeSource(DataSource):
         table: str,
         name: str | None = None,
         computed: Mapping[str, str] | None = None,
+        computed_from: str | None = None,
         timestamp_field: str | None = None,
         created_timestamp_column: str | None = None,
         field_mapping: dict[str, str] | None = None,
@@ -86,6 +87,8 @@ class LakeSource(DataSource):
             table: `team/entity`, or `schema.table`, which is the same table.
             name: unique in the project; by default `team/entity`.
             computed: further columns by name, each as SQL over the table's own. It is run as it is: code declares it.
+            computed_from: the only column that they depend on, if there is one, and of which null makes them null; they
+                are computed once for each of its values then.
             timestamp_field: the column with the event time.
             created_timestamp_column: the column with the time at which the row was written, if there is one.
             field_mapping: the table's column -> the name that feature views use.
@@ -98,6 +101,7 @@ class LakeSource(DataSource):
         """
         self.table = table_name(table)
         self.computed = dict(computed or {})
+        self.computed_from = computed_from
         super().__init__(
             name=name or f"{self.table.schema}/{self.table.name}",
             timestamp_field=timestamp_field,
@@ -115,7 +119,8 @@ class LakeSource(DataSource):
         return isinstance(other, LakeSource) and self._same_columns(other) and self._same_settings(other)
 
     def _same_columns(self, other: "LakeSource") -> bool:
-        return self.table == other.table and self.computed == other.computed
+        ours, theirs = ((one.table, one.computed, one.computed_from) for one in (self, other))
+        return ours == theirs
 
     def _same_settings(self, other: "LakeSource") -> bool:
         return bool(DataSource.__eq__(self, other))  # type: ignore[no-untyped-call] # Feast leaves it unannotated
@@ -143,7 +148,7 @@ class LakeSource(DataSource):
             name=self.name,
             type=DataSourceProto.CUSTOM_SOURCE,
             data_source_class_type=f"{LakeSource.__module__}.{LakeSource.__qualname__}",
-            custom_options=_options(self.table, self.computed),
+            custom_options=_options(self.table, self.computed, self.computed_from),
             timestamp_field=self.timestamp_field,
             created_timestamp_column=self.created_timestamp_column,
             field_mapping=self.field_mapping,
@@ -189,8 +194,7 @@ class LakeSource(DataSource):
         """What stands behind `from`: the table, with what is computed from it."""
         if not self.computed:
             return self.table.sql
-        columns = ", ".join(f"{sql} as {quoted(name)}" for name, sql in self.computed.items())
-        return f"(select *, {columns} from {self.table.sql})"
+        return with_computed(self.table.sql, self.computed, self.computed_from)
 
     def get_table_query_string(self) -> str:
         """The same, as Feast calls it."""
@@ -279,7 +283,9 @@ def lake_of(config: RepoConfig) -> Warehouse:
     return settings.warehouse()
 
 
-def _options(table: TableName, computed: Mapping[str, str] | None = None) -> DataSourceProto.CustomSourceOptions:
-    said = {"table": f"{table.schema}/{table.name}", **({"computed": computed} if computed else {})}
-    written = json.dumps(said)
+def _options(
+    table: TableName, computed: Mapping[str, str] | None = None, computed_from: str | None = None
+) -> DataSourceProto.CustomSourceOptions:
+    said = {"table": f"{table.schema}/{table.name}", "computed": computed, "computed_from": computed_from}
+    written = json.dumps({name: value for name, value in said.items() if value})
     return DataSourceProto.CustomSourceOptions(configuration=written.encode())

@@ -35,6 +35,7 @@ from resources.warehouse import TableName
 # The only names that are added to the entity rows' own inside the query.
 _ROW = "#row"
 _AT = "#at"
+_OF = '"#of"'
 
 _INTEGERS = frozenset(
     ["TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"]
@@ -118,6 +119,26 @@ def columns_of(connection: duckdb.DuckDBPyConnection, relation: str) -> dict[str
             f"{relation} is not there; materialize the asset that writes it, or correct the name"
         ) from error
     return {row[0]: row[1] for row in found}
+
+
+def with_computed(relation: str, computed: Mapping[str, str], of: str | None = None) -> str:
+    """SQL: `relation` with further columns by name, each as SQL over its own.
+
+    Where all of them depend on the column `of` alone, and null makes them null, they are computed once for each of its
+    values: the end of a local day takes a microsecond, a table has few days and a million rows.
+    """
+    columns = ", ".join(f"{sql} as {quoted(name)}" for name, sql in computed.items())
+    if of is None:
+        return f"(select *, {columns} from {relation})"
+    # A filter on what is computed would be pushed below a plain distinct, and there be computed for every row again;
+    # below an aggregate it cannot go.
+    every = f"(select {quoted(of)} as {_OF} from {relation})"
+    values = f"select {_OF}, max({_OF}) as {quoted(of)} from {every} group by all"
+    added = ", ".join(f"computed.{quoted(name)}" for name in computed)
+    return (
+        f"(select stored.*, {added} from {relation} stored "
+        f"left join (select {_OF}, {columns} from ({values})) computed on stored.{quoted(of)} = computed.{_OF})"
+    )
 
 
 def instant(column: str, kind: str) -> str:
@@ -236,7 +257,7 @@ def point_in_time_sql(
         last = f"matched_{at}"
         fetched.append(join)
     for join in fetched:
-        steps.append(join.values(last))
+        steps += [join.needed(last), join.tied(), join.values()]
         joined.append(join.fetch())
         features += [f"v{join.number}.{quoted(feature.name)}" for feature in join.view.features]
     chosen = ", ".join([*(f"m.{quoted(column)}" for column in entity.columns), *features])
@@ -298,6 +319,16 @@ class _Join:
         return [quoted(column) for column in self.view.keys.values()]
 
     @property
+    def _columns(self) -> list[str]:
+        """The table's columns that become features."""
+        return list(dict.fromkeys(feature.column for feature in self.view.features))
+
+    @property
+    def _same(self) -> list[str]:
+        """The columns of `needed` that rows which tie share."""
+        return [*self._keys, *map(quoted, self._marks)]
+
+    @property
     def _marks(self) -> list[str]:
         """The columns that the entity rows get to say which row counts for them."""
         return [f"#event_{self.number}", *([f"#created_{self.number}"] if self.cutoff else [])]
@@ -352,21 +383,36 @@ class _Join:
             f"asof left join candidates_{self.number} c on {' and '.join(on)})"
         )
 
-    def values(self, matched: str) -> str:
-        """The features of the rows that count for some entity row, one row for each of them."""
-        columns = list(dict.fromkeys(feature.column for feature in self.view.features))
-        same = [*self._keys, self._event, *([self._created] if self.cutoff else [])]
-        order = [*([quoted(self.view.created)] if self.view.created else []), *map(quoted, columns)]
+    def needed(self, matched: str) -> str:
+        """The rows that count for some entity row, and those that share keys and times with them."""
+        columns = [*self.view.keys.values(), *([self.view.created] if self.view.created else []), *self._columns]
+        times = dict(zip(self._marks, [self._event, self._created], strict=False))
+        chosen = [*map(quoted, dict.fromkeys(columns)), *(f"{sql} as {quoted(name)}" for name, sql in times.items())]
         ours = [*map(quoted, self.view.keys), *map(quoted, self._marks)]
-        chosen = [*self._keys, *(f"{sql} as {quoted(name)}" for sql, name in self._times())]
-        chosen += [_feature(feature) for feature in self.view.features]
-        newest = ", ".join(f"{name} desc nulls last" for name in order)
+        theirs = [*self._keys, *times.values()]
         marked = ", ".join(f"{mine} as {quoted(f'#{at}')}" for at, mine in enumerate(ours))
-        counting = " and ".join(f"{theirs} = {quoted(f'#{at}')}" for at, theirs in enumerate(same))
+        counting = " and ".join(f"{sql} = {quoted(f'#{at}')}" for at, sql in enumerate(theirs))
+        # The marks tell keys and times apart already: that the keys are asked for at all need not be looked at again.
         return (
-            f"values_{self.number} as (select {', '.join(chosen)} from (select * {self._source()}) "
-            f"semi join (select distinct {marked} from {matched}) counting on {counting} "
-            f"qualify row_number() over (partition by {', '.join(same)} order by {newest}) = 1)"
+            f"needed_{self.number} as (select {', '.join(chosen)} from (select * {self._source(of_asked=False)}) "
+            f"semi join (select distinct {marked} from {matched}) counting on {counting})"
+        )
+
+    def tied(self) -> str:
+        """The keys and times that several of these rows share; usually none."""
+        same = ", ".join(self._same)
+        return f"tied_{self.number} as (select {same} from needed_{self.number} group by {same} having count(*) > 1)"
+
+    def values(self) -> str:
+        """The features of the rows that count, one row for each keys and times; only the tied are sorted for it."""
+        chosen = ", ".join([*self._same, *map(_feature, self.view.features)])
+        order = [*([quoted(self.view.created)] if self.view.created else []), *map(quoted, self._columns)]
+        newest = ", ".join(f"{name} desc nulls last" for name in order)
+        rows, same = f"select {chosen} from needed_{self.number}", ", ".join(self._same)
+        return (
+            f"values_{self.number} as ({rows} anti join tied_{self.number} using ({same}) "
+            f"union all {rows} semi join tied_{self.number} using ({same}) "
+            f"qualify row_number() over (partition by {same} order by {newest}) = 1)"
         )
 
     def fetch(self) -> str:
@@ -376,17 +422,14 @@ class _Join:
         on += [f"m.{quoted(name)} = {alias}.{quoted(name)}" for name in self._marks]
         return f"left join values_{self.number} {alias} on {' and '.join(on)}"
 
-    def _times(self) -> list[tuple[str, str]]:
-        return list(zip([self._event, self._created], self._marks, strict=False))
-
-    def _source(self) -> str:
+    def _source(self, of_asked: bool = True) -> str:
         """`from ... where ...`: the rows that can matter, by the time bounds and the keys of the entity rows."""
         view = self.view
         first = self.entity.first if view.ttl else None
         if first is not None and view.ttl:
             first = _earlier(first, view.ttl)
         where = [within(quoted(view.timestamp), self.types[view.timestamp], first, self.entity.last)]
-        if view.keys:
+        if view.keys and of_asked:
             ours = ", ".join(map(quoted, view.keys))
             where.append(f"({', '.join(self._keys)}) in (select distinct {ours} from {self.entity.relation})")
         return f"from {view.relation} where {' and '.join(where)}"

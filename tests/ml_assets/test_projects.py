@@ -1,6 +1,5 @@
 """A project is found by its folder, and the one that the README builds is complete."""
 
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +11,8 @@ from ml_assets.projects import declared_models
 from ml_assets.sdk.assets import project_assets
 from ml_assets.sdk.declaration_error import DeclarationError
 from ml_assets.sdk.declarations import Model
-from resources.environment import REPOSITORY
+from tests.ml_assets.readme_project import readme_project
 
-README = (REPOSITORY / "README.md").read_text()
 STAGES = ("training_set", "candidate", "evaluation", "version", "champion", "predictions", "monitor")
 
 
@@ -33,11 +31,6 @@ def found(folder: Path, text: str) -> list[Model]:
     (folder / "spend").mkdir()
     (folder / "spend" / "project.py").write_text(text)
     return declared_models(folder, "made_projects")
-
-
-def readme_project() -> str:
-    (block,) = re.findall(r'```python\n("""What a household will spend.*?)```', README, flags=re.DOTALL)
-    return str(block)
 
 
 def test_the_readmes_project_is_complete_in_sixty_lines(folder: Path) -> None:

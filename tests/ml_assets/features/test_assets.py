@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -10,7 +11,7 @@ import pytest
 from ml_assets.features import assets
 from ml_assets.features.catalogue import Catalogue
 from ml_assets.sdk.feature_forms import served_view
-from ml_assets.sdk.feature_views import Feature
+from ml_assets.sdk.feature_views import Feature, StartOf
 from resources.feature_store.online_resource import OnlineStore
 from resources.feature_store.reader import OnlineReader
 from resources.ledger import Ledger
@@ -118,6 +119,27 @@ def test_skew_beyond_its_bound_fails_the_check_with_cause_and_advice(built: Groc
     assert "3 of 4 features differ, most prices:" in (last.description or "")
     assert "missing row: 19" in (last.description or "")
     assert "materialize the view's newest partition again" in (last.description or "")
+
+
+def test_a_view_that_is_known_when_its_week_begins_is_served_and_compared_as_of_then(grocery: Grocery) -> None:
+    ahead = replace(PRICES, timestamp=StartOf("week"), ttl=timedelta(weeks=1))
+    grocery.catalogue = Catalogue((ahead,))
+    for name in ("product_weeks", *ASSETS):
+        assert grocery.build(name).success, name
+    begins = ahead.known_at(WEEKS[-1])
+    reader = OnlineReader(grocery.store.rows(), [served_view(ahead)], now=begins.timestamp)
+    products = [row[0] for row in grocery.rows[WEEKS[-1]]]
+    answer = reader.read(["prices:units_sold"], {"product_id": products})
+    assert list(answer.columns["units_sold"]) == [row[2] for row in grocery.rows[WEEKS[-1]]]
+    assert set(next(iter(answer.event_times().values()))) == {begins}
+    summary = grocery.table("prices_online")
+    assert [one["known_at"] for one in summary] == [ahead.known_at(week) for week in WEEKS]
+    assert [one["newest_keys"] for one in summary] == [len(grocery.rows[week]) for week in WEEKS]
+    found = grocery.table("feature_skew")
+    assert {one["as_of"] for one in found if one["partition_key"] == WEEKS[-1]} == {begins}
+    assert sum(one["compared"] for one in found) > 0  # type: ignore[misc]
+    assert all(one["skewed"] == 0 for one in found)
+    assert all(said.passed for said in grocery.judged("feature_skew", "within_bound"))
 
 
 def test_a_view_that_is_not_served_has_statistics_only() -> None:

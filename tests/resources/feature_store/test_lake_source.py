@@ -99,6 +99,25 @@ def test_a_source_with_a_computed_column_survives_and_has_the_column(warehouse: 
     assert row == (datetime(2017, 3, 26, 22, tzinfo=UTC).timestamp(),)
 
 
+def test_what_depends_on_one_column_is_computed_once_for_each_of_its_values(warehouse: Warehouse) -> None:
+    computed = {"known_at": "timezone('Europe/Berlin', day + interval 1 day)"}
+    once = LakeSource(table="shop/days", timestamp_field="known_at", computed=computed, computed_from="day")
+    each = LakeSource(table="shop/days", timestamp_field="known_at", computed=computed)
+    assert DataSource.from_proto(once.to_proto()) == once != each
+    days = "select unnest([date '2017-03-25', '2017-03-26', '2017-03-26', null]) as day, unnest([1, 2, 3, 4]) as n"
+    commit = Commit("run", "shop/days")
+    warehouse.replace_partitions(TableName("shop", "days"), None, lambda lake: lake.sql(days), commit)
+    with warehouse.reader() as lake:
+        assert once.columns(lake) == each.columns(lake)
+        rows = [lake.execute(f"from {source.relation} order by n").fetchall() for source in (once, each)]
+        # Neither may a filter on it lead to computing it for every row.
+        plan = lake.execute(f"explain from {once.relation} where known_at > timestamptz '2017-03-26'").fetchall()[0][1]
+    assert rows[0] == rows[1]
+    below = plan[plan.index("GROUP_BY") :]
+    assert "timezone" in plan
+    assert "timezone" not in below
+
+
 def test_a_saved_datasets_place_survives_its_registry_form() -> None:
     storage = SavedDatasetStorage.from_proto(SavedDatasetLakeStorage("training/set").to_proto())
     assert isinstance(storage, SavedDatasetLakeStorage)
