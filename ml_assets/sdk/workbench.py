@@ -239,6 +239,8 @@ class Workbench:
     def stored_rows(self, declared: TrainingSet, partitions: Sequence[str]) -> pa.Table:
         """The rows of a training set's asset: keys, time, features, when these were known, label and partition_key.
 
+        They come in no order; folds put them into one.
+
         Raises:
             MissingPartition: the lake lacks some of `partitions`; the message names them and what to build.
             TrainingDataError: the table lacks a column that is declared.
