@@ -47,7 +47,8 @@ class TrainingSet:
         calendar: its partitions; a label is known when its partition has ended.
         keys: the columns that, with the time, tell rows apart.
         time: column of the entity rows' times, which lie in their partition.
-        entity_rows: gives `keys` and `time`; also asked for predictions, when there are no labels yet.
+        entity_rows: gives `keys` and `time`, and what the features' transforms ask with; also asked for predictions,
+            when there are no labels yet.
         labels: gives `keys`, `time` and `label`.
         label: column of the label; 0 or 1 for a binary task.
         unlabelled: label of an entity row that `labels` says nothing of; None: it is left out.
@@ -80,6 +81,11 @@ class TrainingSet:
             raise DeclarationError(
                 f"training set {self.name!r}: the label {self.label!r} is also a feature, so that a model would "
                 "read the answer; take it out of the features"
+            )
+        if self.label in self.features.request:
+            raise DeclarationError(
+                f"training set {self.name!r}: a feature is computed from the label {self.label!r}, so that a model "
+                "would read the answer; compute it from what is known when it is asked for"
             )
         for name, kind in columns.items():
             if not _NUMBERS.fullmatch(kind):
@@ -213,7 +219,7 @@ class Monitor:
     """What is watched once the labels of predictions are there; a failed check warns.
 
     Attributes:
-        psi: population stability index above which a feature or the label has drifted.
+        psi: population stability index above which a feature, the label or the prediction has drifted.
         reference: partitions before, that it is compared with.
         unwatched: features whose drift says nothing, as they change by their nature: the calendar's, say.
         minimum_rows: fewer on either side are not judged: deciles of few rows say more about chance than about drift.

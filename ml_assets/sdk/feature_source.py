@@ -12,6 +12,7 @@ import dagster as dg
 import duckdb
 
 from resources.feature_store.point_in_time import Feature, View, point_in_time_join
+from resources.warehouse import TableName
 
 
 def known_at_column(view: str) -> str:
@@ -38,6 +39,16 @@ class FeatureSource(Protocol):
         The gate refuses a model that was trained on a value that is newer than its row; a feature that is not in here
         cannot be checked, so all must be.
         """
+        ...
+
+    @property
+    def request(self) -> Mapping[str, str]:
+        """What the entity rows must give besides keys and time for `join`, and its DuckDB types: what is asked with."""
+        ...
+
+    @property
+    def lineage(self) -> Mapping[str, Sequence[dg.TableColumnDep]]:
+        """For the catalog: the columns of the assets in `deps` that a column of `columns` or `known_at` comes from."""
         ...
 
     @property
@@ -83,6 +94,24 @@ class LakeFeatures:
     def known_at(self) -> Mapping[str, str]:
         """Each feature was known at the event time of the row that it comes from."""
         return {feature.name: known_at_column(view.name) for view in self.views for feature in view.features}
+
+    @property
+    def request(self) -> Mapping[str, str]:
+        """Nothing."""
+        return {}
+
+    @property
+    def lineage(self) -> Mapping[str, Sequence[dg.TableColumnDep]]:
+        """Each feature comes from one column of its view's table; of a view over SQL nothing is said."""
+        written = {TableName.of_key(dep.asset_key): dep.asset_key for dep in self.deps}
+        found: dict[str, Sequence[dg.TableColumnDep]] = {}
+        for view in self.views:
+            if isinstance(view.table, TableName) and view.table in written:
+                read = {feature.name: feature.column for feature in view.features}
+                read[known_at_column(view.name)] = view.timestamp
+                source = written[view.table]
+                found |= {name: [dg.TableColumnDep(source, column)] for name, column in read.items()}
+        return found
 
     def join(self, lake: duckdb.DuckDBPyConnection, entity_rows: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
         """`entity_rows` with the features of all views, and the event time of each view's row."""

@@ -196,6 +196,11 @@ class FeatureView:
         return f"timezone('{self.calendar.timezone}', {local})"
 
     @property
+    def timestamp_column(self) -> str:
+        """The mart's column that the event time is, or is computed from."""
+        return self.timestamp if isinstance(self.timestamp, str) else self.timestamp.column
+
+    @property
     def event_column(self) -> str:
         """The column with the event time, of the mart or computed."""
         return self.timestamp if isinstance(self.timestamp, str) else EVENT_TIME
@@ -206,7 +211,7 @@ class FeatureView:
         times = TYPES["TIMESTAMPTZ"].holds
         columns = {entity.key: TYPES[entity.type].holds for entity in self.entities}
         columns |= {feature.read_from: feature.kind.holds for feature in self.features}
-        columns[self.timestamp if isinstance(self.timestamp, str) else self.timestamp.column] = times
+        columns[self.timestamp_column] = times
         return columns | ({self.created: times} if self.created else {})
 
     @property

@@ -62,11 +62,11 @@ class ModelFile:
         return json.dumps(content, indent=1)
 
     @classmethod
-    def of_text(cls, text: str) -> "ModelFile":
+    def of_text(cls, text: str, called: str = "the text") -> "ModelFile":
         """The file that `text` is.
 
         Raises:
-            ModelMismatch: it is none.
+            ModelMismatch: it is none; the message begins with what it is `called`.
         """
         try:
             content = json.loads(text)
@@ -78,5 +78,6 @@ class ModelFile:
             )
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError, binascii.Error) as error:
             raise ModelMismatch(
-                f"not a model file of this SDK ({type(error).__name__}: {error}); materialize the candidate again"
+                f"{called} is not a model file of this SDK ({type(error).__name__}: {error}); materialize the "
+                "candidate again"
             ) from error

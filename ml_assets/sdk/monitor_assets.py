@@ -14,32 +14,37 @@ from ml_assets.sdk import monitors
 from ml_assets.sdk.declarations import Model, Monitor
 from ml_assets.sdk.monitors import Reading
 from ml_assets.sdk.specs import completed
-from ml_assets.sdk.stages import stored
+from ml_assets.sdk.stages import present, stored
 from ml_assets.sdk.tables import MONITOR_SCHEMA, ProjectTables
-from ml_assets.sdk.windows import upstream_keys
+from ml_assets.sdk.windows import Calendar, upstream_keys
 from platform_assets.backfills import ONE_RUN
 from platform_assets.code_version import code_version
+from platform_assets.completeness import Completeness
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partitioned_checks import judged_materializations, partitioned_check, verdict
 from platform_assets.partitions import offset
-from resources.warehouse import PARTITION_KEY, TableName, Warehouse, physical_partitions
+from resources.warehouse import PARTITION_KEY, Warehouse
 
 
 def monitor_asset(model: Model, watched: Monitor) -> dg.AssetsDefinition:
     """The asset that measures drift and error of the predictions, with the check that warns of them."""
     keys, rows = ProjectTables(model), model.training_set
+    # A fold whose candidate was refused never predicted: those after it do without its predictions. The champion, which
+    # nothing does without, holds back a partition that has none of its own.
+    complete = Completeness(when_late={"/".join(keys.predictions.path): "go_on"})
     spec = completed(
         dg.AssetSpec(
             keys.monitor,
             deps=[
-                keys.predictions,
+                keys.champion,
                 keys.evaluation,
+                dg.AssetDep(keys.predictions, partition_mapping=offset(-watched.reference, 0)),
                 dg.AssetDep(rows.key, partition_mapping=offset(-watched.reference, 0)),
             ],
-            description="One row per feature, for the label and for the error: what was measured once the labels of "
-            "the partition had come, and what it may be.",
+            description="One row per feature, for the label, the prediction and the error: what was measured once the "
+            "labels of the partition had come, and what it may be.",
             kinds={"duckdb"},
-            metadata=keys.columns(keys.monitor),
+            metadata={**keys.columns(keys.monitor), **complete.metadata},
         ),
         model.team,
         code_version(monitors.measured, constants={"monitor": watched, "features": model.feature_names}),
@@ -85,19 +90,22 @@ def _monitored(
     lake: duckdb.DuckDBPyConnection,
     partition: str,
 ) -> list[Reading]:
-    rows = model.training_set
-    there = physical_partitions(lake, TableName.of_key(rows.key)).keys()
+    def of(key: dg.AssetKey, calendar: Calendar, first: int, last: int) -> pa.Table:
+        return present(warehouse, lake, key, upstream_keys(model.calendar, partition, calendar, first, last))
 
-    def of(first: int, last: int) -> pa.Table:
-        wanted = upstream_keys(model.calendar, partition, rows.calendar, first, last)
-        return warehouse.relation(
-            lake, TableName.of_key(rows.key), [one for one in wanted if one in there]
-        ).to_arrow_table()
-
+    rows, before = model.training_set, -watched.reference
     predictions = stored(warehouse, lake, keys.predictions, [partition])
     evaluation = stored(warehouse, lake, keys.evaluation, [partition])
     own = evaluation.filter(pc.equal(evaluation["kind"], "candidate"))
-    return monitors.measured(model, watched, predictions, of(0, 0), of(-watched.reference, -1), own["error"][0].as_py())
+    return monitors.measured(
+        model,
+        watched,
+        predictions,
+        of(keys.predictions, model.calendar, before, -1),
+        of(rows.key, rows.calendar, 0, 0),
+        of(rows.key, rows.calendar, before, -1),
+        own["error"][0].as_py(),
+    )
 
 
 def _reading_rows(partition: str, found: Sequence[Reading]) -> pa.Table:

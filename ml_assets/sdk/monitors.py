@@ -59,21 +59,31 @@ def error(monitor: Monitor, metric: str, expected: float, now: float | None, row
 
 
 def measured(
-    model: Model, watched: Monitor, predictions: pa.Table, rows: pa.Table, reference: pa.Table, expected: float
+    model: Model,
+    watched: Monitor,
+    predictions: pa.Table,
+    predicted_before: pa.Table,
+    rows: pa.Table,
+    reference: pa.Table,
+    expected: float,
 ) -> list[Reading]:
-    """Drift of features and label, and the error of the predictions whose labels have come.
+    """Drift of features, label and predictions, and the error of the predictions whose labels have come.
 
     Args:
         model: the declaration.
         watched: what is measured.
         predictions: of the partition.
+        predicted_before: predictions of those of the partitions before that have any.
         rows: of the training set, of the same partition; empty while there are no labels.
         reference: of the training set, of the partitions before.
         expected: the error in the evaluation.
     """
     subjects = [name for name in (*model.feature_names, model.training_set.label) if name not in watched.unwatched]
     columns = {name: matrix(rows, [name])[:, 0] for name in subjects}
-    found = drift(watched, {name: matrix(reference, [name])[:, 0] for name in columns}, columns)
+    before = {name: matrix(reference, [name])[:, 0] for name in columns}
+    columns["prediction"] = matrix(predictions, ["prediction"])[:, 0]
+    before["prediction"] = matrix(predicted_before, ["prediction"])[:, 0]
+    found = drift(watched, before, columns)
     same = [*model.training_set.keys, model.training_set.time]
     both = predictions.select([*same, "prediction"]).join(
         rows.select([*same, model.training_set.label]), same, join_type="inner"

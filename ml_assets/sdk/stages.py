@@ -64,11 +64,23 @@ def stored(
     return warehouse.relation(lake, TableName.of_key(key), partitions).to_arrow_table()
 
 
+def present(
+    warehouse: Warehouse, lake: duckdb.DuckDBPyConnection, key: dg.AssetKey, partitions: Sequence[str]
+) -> pa.Table:
+    """The rows of those of `partitions` that have any: the lake knows none of a partition that was built empty.
+
+    For tables of which the gate has seen that the partitions are built, or of which some may not be.
+    """
+    table = TableName.of_key(key)
+    there = physical_partitions(lake, table).keys()
+    return warehouse.relation(lake, table, [one for one in partitions if one in there]).to_arrow_table()
+
+
 def fit(model: Model, stores: Stores, partition: str) -> Fitted:
     """Read what a fold learns from, and fit it; safe to call from several threads."""
     span = folds.span_of(model, partition)
     with stores.warehouse.reader() as lake:
-        rows = stored(stores.warehouse, lake, model.training_set.key, span.learned)
+        rows = present(stores.warehouse, lake, model.training_set.key, span.learned)
     return folds.fit(model, partition, span, rows, stores.checkpoints / model.registered_name / partition)
 
 
@@ -128,8 +140,8 @@ class Fold:
         candidate = self._candidate
         before = self._champion_before if self.model.gate.against_champion else None
         theirs = self._file_of(before) if before is not None else None
-        rows = stored(self.stores.warehouse, self.lake, self.model.training_set.key, self._span.known)
-        file = ModelFile.of_text(candidate.text)
+        rows = present(self.stores.warehouse, self.lake, self.model.training_set.key, self._span.known)
+        file = ModelFile.of_text(candidate.text, f"the candidate of {candidate.name} {candidate.partition}")
         found = folds.evaluate(self.model, self.partition, self._span, file, theirs, rows)
         self._write(self._keys.evaluation, self._evaluation_rows(found, before), self._shown(found))
         refused = gates.refusals(self.model.gate, self.model.metric, found.evidence)
@@ -346,8 +358,9 @@ class Fold:
 
     def _shown(self, found: Evaluation) -> dict[str, Any]:
         evidence = found.evidence
-        shown: dict[str, Any] = {self.model.metric: evidence.error, "bias": found.bias, "judged rows": found.rows}
-        shown |= {f"{self.model.metric} {name}": error for name, error in evidence.baselines.items()}
+        errors = {"": evidence.error, **{f" {name}": error for name, error in evidence.baselines.items()}}
+        shown: dict[str, Any] = {f"{self.model.metric}{name}": _rounded(error) for name, error in errors.items()}
+        shown |= {"bias": _rounded(found.bias), "judged rows": found.rows}
         if evidence.champion is not None:
             shown["against the champion"] = str(evidence.champion)
         shown["MLflow run"] = dg.MetadataValue.url(tracking.run_url(self.stores.registry, self._candidate.run_id))
@@ -381,8 +394,9 @@ def _finite(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
-def _rounded(value: float) -> float:
-    return round(value, 6)
+def _rounded(value: float) -> float | str:
+    """As the web UI can show it: its JSON has no word for NaN and infinity."""
+    return round(value, 6) if math.isfinite(value) else str(value)
 
 
 def _words(partitions: Sequence[str]) -> str:

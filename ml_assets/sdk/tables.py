@@ -3,7 +3,7 @@
 Belongs here: one declaration of every column of every table. Not here: how a column is computed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +67,7 @@ _DESCRIPTIONS = {
     "replaced": "Partition whose version served before.",
     "reason": "Why, in words.",
     "prediction": "What the version predicts.",
-    "subject": "The feature, the label, or the error measure.",
+    "subject": "The feature, the label, `prediction`, or the error measure.",
     "measure": "psi or error.",
     "value": "The measured value; null where it could not be judged.",
     "limit_value": "What it may be at most.",
@@ -118,7 +118,8 @@ class ProjectTables:
         rows, features = self.model.training_set, self.model.feature_names
         read = _from(rows.key, (*features, rows.label))
         if key == self.evaluation:
-            return _metadata(EVALUATION_SCHEMA, {"error": read, "bias": read, "difference": read})
+            judged = ("error", "bias", "difference", "model_digest")
+            return _metadata(EVALUATION_SCHEMA, dict.fromkeys(judged, read))
         if key == self.champion:
             return _metadata(champion.SCHEMA, {"model_digest": _from(self.evaluation, ["model_digest"])})
         if key == self.monitor:
@@ -128,6 +129,9 @@ class ProjectTables:
             "model_digest": _from(self.champion, ["model_digest"]),
             "version_of": _from(self.champion, ["version_of"]),
         }
+        # What the features are read from, and the model, which leads over its evaluation to what it learned from.
+        known = [dep for name in features for dep in rows.features.lineage.get(name, ())]
+        by |= dict.fromkeys(("prediction", *details_of(self.model.trainer)), [*known, *by["model_digest"]])
         return _described(
             [
                 *(dg.TableColumn(name, description="Key of the entity.") for name in rows.keys),
@@ -161,7 +165,7 @@ def training_set_columns(declared: TrainingSet) -> dict[str, Any]:
             dg.TableColumn(declared.label, "DOUBLE", "Label: what then happened."),
             dg.TableColumn(PARTITION_KEY, "VARCHAR", _DESCRIPTIONS[PARTITION_KEY]),
         ],
-        {},
+        features.lineage,
     )
 
 
@@ -173,5 +177,5 @@ def _metadata(schema: pa.Schema, lineage: dict[str, list[dg.TableColumnDep]]) ->
     return _described([dg.TableColumn(one.name, str(one.type), _DESCRIPTIONS[one.name]) for one in schema], lineage)
 
 
-def _described(columns: list[dg.TableColumn], lineage: dict[str, list[dg.TableColumnDep]]) -> dict[str, Any]:
+def _described(columns: list[dg.TableColumn], lineage: Mapping[str, Sequence[dg.TableColumnDep]]) -> dict[str, Any]:
     return table_metadata(columns, lineage)

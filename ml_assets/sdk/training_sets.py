@@ -51,7 +51,7 @@ def require(lake: duckdb.DuckDBPyConnection, key: dg.AssetKey, partitions: Seque
 
 
 def entity_rows(lake: duckdb.DuckDBPyConnection, declared: TrainingSet, partition: str) -> duckdb.DuckDBPyRelation:
-    """Keys and times of one partition, ordered by them.
+    """Keys and times of one partition, ordered by them, and what the features are asked with.
 
     Raises:
         TrainingDataError: a row lies outside its partition, or two have the same keys and time.
@@ -59,8 +59,9 @@ def entity_rows(lake: duckdb.DuckDBPyConnection, declared: TrainingSet, partitio
     """
     rows = _answer(lake, declared.entity_rows, declared.calendar, partition)
     columns = [*declared.keys, declared.time]
-    _refuse_missing(f"entity rows of {declared.name!r}", columns, rows.columns)
-    rows = rows.project(", ".join(map(quoted, columns))).order(", ".join(map(quoted, columns)))
+    given = list(dict.fromkeys([*columns, *declared.features.request]))
+    _refuse_missing(f"entity rows of {declared.name!r}", given, rows.columns)
+    rows = rows.project(", ".join(map(quoted, given))).order(", ".join(map(quoted, columns)))
     kinds = dict(zip(rows.columns, map(str, rows.types), strict=True))
     start, end = bounds(declared.calendar, partition)
     moment = instant(quoted(declared.time), kinds[declared.time])

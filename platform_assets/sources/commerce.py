@@ -46,7 +46,8 @@ TRANSACTIONS = Source(
 PROMOTIONS = Source(
     team=TEAM,
     entity="promotions",
-    description="One row per placement of a product in a store and week: where it was displayed or mailed.",
+    description="One row per placement of a product in a store and week: where it is displayed or mailed, as decided before "
+    "the week, with whose beginning it is delivered.",
     partitions=COMMERCE_WEEKLY,
     file_format="parquet",
     columns=(

@@ -150,8 +150,12 @@ def test_predictions_are_watched_once_their_labels_are_there(
     assert result.success, failures(result)
     assert verdicts(result) == dict.fromkeys(FOLDS, True)
     readings = {row["subject"]: row for row in bakery.rows(BREAD_KEYS.monitor, FOLDS[-1])}
-    assert readings.keys() == {"footfall", "sold_before", "sold", "wape"}
+    assert readings.keys() == {"footfall", "sold_before", "sold", "prediction", "wape"}
     assert 0 < readings["wape"]["value"] < readings["wape"]["limit_value"]
+    assert 0 < readings["prediction"]["value"] < readings["prediction"]["limit_value"]
+    first = {row["subject"]: row for row in bakery.rows(BREAD_KEYS.monitor, FOLDS[0])}
+    assert first["prediction"]["value"] is None
+    assert first["prediction"]["why"].startswith("0 rows before and 120 now")
 
 
 def test_unchanged_folds_are_reused_by_their_receipts(bakery: Bakery, backtest: dg.ExecuteInProcessResult) -> None:
