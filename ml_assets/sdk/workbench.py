@@ -207,17 +207,17 @@ class Workbench:
             asked: views, selections of their features, or services; no view twice.
 
         Returns:
-            As many rows in the same order, under the same index: the columns of `rows`, the features, and for each view
-            `<view>_known_at`, the time at which its values were known. Both are null where no row of the view counts.
+            As many rows in the same order, under the same index: the columns of `rows`, the features, those that
+            transforms compute last, and for each view `<view>_known_at`, the time at which its values were known. A
+            view's values are null where no row of it counts.
 
         Raises:
             DeclarationError: a view is asked for twice, a mart is not as declared, or a request's field is missing.
             FeatureError: the rows lack a key or a time, or lie in the future.
             MissingPartition: a mart lacks a partition that may hold a value; the message says what to build.
         """
-        selections, transforms = _wanted(asked)
-        features = ViewFeatures(selections)
-        for transform in transforms:
+        features = _view_features(asked)
+        for transform in features.transforms:
             for one in transform.request.fields:
                 if one.name not in rows.columns:
                     raise DeclarationError(
@@ -227,17 +227,16 @@ class Workbench:
         with self.warehouse.reader() as lake:
             given = lake.from_arrow(pa.Table.from_pandas(rows, preserve_index=False))
             times = entity_rows(lake, given, not_after=datetime.now(UTC))
-            for selection in selections:
-                require(lake, selection.view.source_key, _reached(selection.view, times.first, times.last))
+            for view in _views(features):
+                require(lake, view.source_key, _reached(view, times.first, times.last))
             found = features.join(lake, given).to_arrow_table()
-        for transform in transforms:
-            found = found.append_column(transform.output.name, transform.of_table(found))
-        names = [name for one in asked for name in _names(one)]
-        chosen = found.select([*rows.columns, *names, *dict.fromkeys(features.known_at.values())])
+        chosen = found.select([*rows.columns, *features.columns, *dict.fromkeys(features.known_at.values())])
         return chosen.to_pandas().set_index(rows.index)
 
     def stored_rows(self, declared: TrainingSet, partitions: Sequence[str]) -> pa.Table:
         """The rows of a training set's asset: keys, time, features, when these were known, label and partition_key.
+
+        They come in no order; folds put them into one.
 
         Raises:
             MissingPartition: the lake lacks some of `partitions`; the message names them and what to build.
@@ -387,10 +386,8 @@ class Workbench:
         return self.registry
 
 
-def _wanted(
-    asked: Sequence[FeatureView | Selection | FeatureService],
-) -> tuple[tuple[Selection, ...], list[OnRequestTransform]]:
-    """What is joined, the inputs of transforms included, and the transforms."""
+def _view_features(asked: Sequence[FeatureView | Selection | FeatureService]) -> ViewFeatures:
+    """What is asked for as features of a training set, which are joined in the same way."""
     selections: list[Selection] = []
     transforms: list[OnRequestTransform] = []
     for one in asked:
@@ -401,23 +398,13 @@ def _wanted(
         else:
             selections += one.selections
             transforms += one.transforms
-    for reads in (transform.reads for transform in transforms):
-        at = next((at for at, one in enumerate(selections) if one.view == reads.view), None)
-        if at is None:
-            selections.append(reads)
-        else:
-            selections[at] = Selection(reads.view, tuple(dict.fromkeys((*selections[at].names, *reads.names))))
-    return tuple(selections), transforms
+    return ViewFeatures(tuple(selections), tuple(transforms))
 
 
-def _names(asked: FeatureView | Selection | FeatureService) -> list[str]:
-    """The features that are asked for, in order."""
-    if isinstance(asked, FeatureView):
-        return list(asked.select().names)
-    if isinstance(asked, Selection):
-        return list(asked.names)
-    own = [name for selection in asked.selections for name in selection.names]
-    return [*own, *(transform.output.name for transform in asked.transforms)]
+def _views(features: ViewFeatures) -> list[FeatureView]:
+    """Every view that is read, by transforms too."""
+    read = [*features.selections, *(transform.reads for transform in features.transforms)]
+    return list(dict.fromkeys(selection.view for selection in read))
 
 
 def _reached(view: FeatureView, first: datetime | None, last: datetime | None) -> list[str]:
@@ -433,9 +420,9 @@ def _require_views(lake: duckdb.DuckDBPyConnection, declared: TrainingSet, parti
     """Refuse marts that lack a partition: for an asset the Partition Checker does, before it is computed."""
     if not isinstance(declared.features, ViewFeatures):
         return
-    for selection, dep in zip(declared.features.selections, declared.features.deps, strict=True):
-        mapping = dep.partition_mapping
+    mappings = {dep.asset_key: dep.partition_mapping for dep in declared.features.deps}
+    for view in _views(declared.features):
+        mapping = mappings[view.source_key]
         assert isinstance(mapping, dg.TimeWindowPartitionMapping)
-        view = selection.view
         reached = upstream_keys(declared.calendar, partition, view.calendar, mapping.start_offset, mapping.end_offset)
         require(lake, view.source_key, reached)

@@ -6,9 +6,13 @@ import pandas as pd
 import pytest
 
 from ml_assets.sdk.declaration_error import DeclarationError
+from ml_assets.sdk.declarations import Query, TrainingSet
 from ml_assets.sdk.feature_views import FeatureService
 from ml_assets.sdk.training_sets import MissingPartition
+from ml_assets.sdk.view_features import ViewFeatures
+from ml_assets.sdk.windows import Reads
 from ml_assets.sdk.workbench import Workbench
+from platform_assets.partitions import COMMERCE_WEEKLY
 from resources.feature_store.point_in_time import FeatureError
 from tests.ml_assets.features.grocery import DISCOUNT, PRICES, WEEKS, Grocery
 
@@ -71,3 +75,26 @@ def test_rows_of_the_future_and_rows_without_a_key_are_refused(bench: Workbench)
         bench.features(asked(1, at=pd.Timestamp("2100-01-01", tz="UTC")), PRICES)
     with pytest.raises(FeatureError, match="lack its key 'product_id'"):
         bench.features(asked(1).drop(columns="product_id"), PRICES)
+
+
+def test_a_training_set_without_an_asset_is_refused_while_its_mart_lacks_a_week(grocery: Grocery) -> None:
+    grocery.write({week: grocery.rows[week] for week in WEEKS if week != WEEKS[2]})
+    sold = Reads(PRICES.source_key, COMMERCE_WEEKLY)
+    units = TrainingSet(
+        team="commerce",
+        name="units",
+        description="One row per product and week.",
+        calendar=COMMERCE_WEEKLY,
+        keys=("product_id",),
+        time="began",
+        entity_rows=Query("select product_id, starts_at as began from sold, asked", {"sold": sold}),
+        labels=Query("select product_id, starts_at as began, units from sold, asked", {"sold": sold}),
+        label="units",
+        features=ViewFeatures((PRICES.select("regular_price_usd"),)),
+    )
+    bench = Workbench.open(grocery.environment)
+    with pytest.raises(MissingPartition, match=f"product_weeks has no rows for {WEEKS[2]}; materialize"):
+        bench.computed_rows(units, [WEEKS[4]])
+    grocery.write({WEEKS[2]: grocery.rows[WEEKS[2]]})
+    rows = bench.computed_rows(units, [WEEKS[4]])
+    assert rows.num_rows == len(grocery.rows[WEEKS[4]])
