@@ -67,7 +67,7 @@ def model_card(
         "",
         f"- Sum of predictions over sum of labels: {found.bias:.3f}",
         *([f"- Against the champion before: {found.evidence.champion}"] if found.evidence.champion else []),
-        f"- Gate: {'refused, because it ' + '; '.join(refused) if refused else 'passed'}",
+        f"- Gate: {'refused: ' + '; '.join(refused) if refused else 'passed'}",
         "",
         "## Features",
         "",
