@@ -194,7 +194,9 @@ class _Panel:
         beta = self._newton(of, np.zeros(len(REGRESSORS)), steps=PASSES)
         score, information = self._score(of, beta)
         times = rng.multinomial(len(of), np.full(len(of), 1 / len(of)), size=draws).astype(np.float64)
-        drawn = beta[0] + _solved(np.einsum("dn,nij->dij", times, information), np.einsum("dn,ni->di", times, score))[:, 0]
+        drawn = (
+            beta[0] + _solved(np.einsum("dn,nij->dij", times, information), np.einsum("dn,ni->di", times, score))[:, 0]
+        )
         return float(beta[0]), float(np.var(drawn, ddof=1))
 
     def _newton(self, of: Indices, beta: Numbers, steps: int) -> Numbers:

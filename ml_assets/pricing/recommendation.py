@@ -130,7 +130,7 @@ def recommend(products: pa.Table, rules: Rules) -> pa.Table:
 
 
 def broken_rules(recommended: pa.Table, rules: Rules) -> list[str]:
-    """Which rules the rows of `recommend` break, each with the first product or category that does; none is as it should.
+    """The rules that rows of `recommend` break, in words, each with the first product or category that does.
 
     It looks at the prices alone, whatever chose them.
     """
