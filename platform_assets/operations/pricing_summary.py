@@ -97,13 +97,15 @@ def pricing_summary(warehouse: Warehouse) -> PricingSummary:
 def show_pricing(summary: PricingSummary, console: Console) -> None:
     """Print it as tables, and which tables are missing."""
     if summary.methods:
-        title = f"Demand forecast, pooled over half a year of weeks ({summary.folds} folds evaluated)"
+        title = "Demand forecast, half a year"
         errors = Table("method", "WAPE", "bias", "ours less this, 95 %", title=title, title_justify="left")
         for one in summary.methods:
             interval = "" if one.low is None else f"{one.difference:+.4f} [{one.low:+.4f}, {one.high:+.4f}]"
             errors.add_row(one.method, f"{one.wape:.4f}", f"{one.bias:+.1%}", interval.replace("[", r"\["))
         console.print(errors)
     facts = Table("pricing", "", title="Pricing", title_justify="left", show_header=False)
+    if summary.folds:
+        facts.add_row("folds", f"{summary.folds} evaluated")
     if summary.champion:
         champion = summary.champion
         facts.add_row(

@@ -92,7 +92,7 @@ def test_a_report_is_written_as_json_and_shown_as_tables(priced: Warehouse, tmp_
     assert read["pricing"]["skew"] == {"compared": 140, "differing": 1}
     said = printed(report)
     assert "-0.1000 [-0.1200, -0.0800]" in said
-    assert "2 folds evaluated" in said
+    assert "2 evaluated" in said
     assert "version 25, trained for 2017-12-25, serves from 2017-12-25T05:00:00Z: passed [0.1, 0.2]" in said
     assert "1 raised, 1 lowered, 1 kept; expected gain 2 USD a week (1 to 4)" in said
     assert "1 of 140 compared values differ" in said
