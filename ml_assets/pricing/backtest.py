@@ -1,12 +1,12 @@
 """How good forecasts were, week by week, each made from what was known when its week began.
 
 Belongs here: the rows to judge on, the walk through the weeks, error measures and their uncertainty. Not here: the
-model, the baselines.
+model, the baselines, the assets (`backtest_assets.py`).
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 
 import duckdb
 import numpy as np
@@ -14,8 +14,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml_assets.pricing import model
-from ml_assets.pricing.features import NAMES
+from ml_assets.pricing import baselines, model
+from ml_assets.pricing.features import FIRST_WEEK, HISTORY_WEEKS, NAMES
+from resources.warehouse import PARTITION_KEY
 
 Numbers = npt.NDArray[np.float64]
 
@@ -26,6 +27,38 @@ FIRST_TRAINING_AGE = 4
 """The first weeks of the history know too little to learn from."""
 DRAWS = 1000
 SEED = 7
+
+
+FOLDS = 26
+"""Weeks that a summary pools: half a year."""
+
+NAIVE_COLUMNS: Mapping[str, str] = {name: name.replace(" ", "_").replace("-", "_") for name in baselines.NAIVE}
+IMAPA_COLUMN = "imapa"
+ROWS_SCHEMA = pa.schema(
+    [
+        ("product_id", pa.int64()),
+        ("units", pa.float64()),
+        *((name, pa.float64()) for name in ("forecast", "expected_units", "low_units", "high_units")),
+        *((name, pa.float64()) for name in (*NAIVE_COLUMNS.values(), IMAPA_COLUMN)),
+    ]
+)
+
+OURS = "product_demand"
+EXPECTATION = "product_demand, expectation"
+SUMMARY_SCHEMA = pa.schema(
+    [
+        ("method", pa.string()),
+        ("kind", pa.string()),
+        ("rows", pa.int64()),
+        ("units", pa.int64()),
+        ("wape", pa.float64()),
+        ("bias", pa.float64()),
+        ("difference", pa.float64()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+        ("wape_by_week", pa.list_(pa.float64())),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -106,11 +139,6 @@ def errors(sold: Numbers, forecast: Numbers) -> Errors:
     )
 
 
-def errors_by_fold(sold: Numbers, forecast: Numbers) -> list[Errors]:
-    """Of each column of two arrays of products by folds."""
-    return [errors(sold[:, fold], forecast[:, fold]) for fold in range(sold.shape[1])]
-
-
 def coverage(sold: Numbers, low: Numbers, high: Numbers) -> float:
     """Share of rows whose units lie in the interval, its ends included."""
     return float(((sold >= low) & (sold <= high)).mean())
@@ -174,3 +202,101 @@ def entities(
         where age >= {FIRST_TRAINING_AGE} and week <= date '{max(folds)}'
         """
     )
+
+
+def weeks_up_to(week: date) -> list[date]:
+    """The Mondays that are known when `week` has ended: it and up to `HISTORY_WEEKS` before."""
+    first = max(date.fromisoformat(FIRST_WEEK), week - timedelta(weeks=HISTORY_WEEKS))
+    return [first + timedelta(weeks=n) for n in range((week - first).days // 7 + 1)]
+
+
+def forecast_rows(predictions: pa.Table, sales: pa.Table, week: date) -> pa.Table:
+    """What was forecast of `week`, by us and by the baselines, beside what it sold.
+
+    Args:
+        predictions: product_id, prediction, expected_units, low_units, high_units of the week.
+        sales: product_id, week and units of that week and those before; of other weeks none is read.
+        week: its Monday.
+
+    Returns:
+        `ROWS_SCHEMA`, in order of product_id.
+
+    Raises:
+        ValueError: nothing was asked about, or nothing of it was sold.
+    """
+    asked = predictions.sort_by("product_id")
+    units = baselines.history(sales, asked["product_id"], weeks_up_to(week)) if asked.num_rows else np.zeros((0, 1))
+    if not units[:, -1].any():
+        raise ValueError(
+            f"{week}: {asked.num_rows} products were forecast and none of them sold anything: there is nothing to "
+            "judge a forecast by; materialize the week's product_weeks and product_demand_predictions again"
+        )
+    naive = {NAIVE_COLUMNS[name]: found[:, 0] for name, found in baselines.naive(units, 1).items()}
+    imapa = baselines.statistical(units, 1, (baselines.IMAPA,))[baselines.IMAPA][:, 0]
+    said = {"forecast": asked["prediction"]} | {
+        name: asked[name] for name in ("expected_units", "low_units", "high_units")
+    }
+    found = {"product_id": asked["product_id"], "units": units[:, -1], **said, **naive, IMAPA_COLUMN: imapa}
+    return pa.table({name: found[name] for name in ROWS_SCHEMA.names}, schema=ROWS_SCHEMA)
+
+
+def summary(rows: pa.Table, sales: pa.Table, products: Sequence[int], week: date) -> pa.Table:
+    """How good each method was over the `FOLDS` weeks up to `week`, on the same rows: `products` in each of them.
+
+    Of a product that was not asked about in a week we said that it sells nothing; the baselines are asked all the same.
+
+    Args:
+        rows: of `forecast_rows`, with the week's `partition_key`, of those weeks.
+        sales: product_id, week and units of those weeks and the ones before.
+        products: whom to report on.
+        week: Monday of the last week.
+
+    Returns:
+        `SUMMARY_SCHEMA`, one row per method, the smallest WAPE first. `difference` is our WAPE less the method's, with
+        its 95 % interval over products; null in our own row.
+
+    Raises:
+        ValueError: a week is missing in `rows`, there are no products, or they sold nothing in a week.
+    """
+    weeks = weeks_up_to(week)
+    folds = [one.isoformat() for one in weeks[-FOLDS:]]
+    if missing := sorted(set(folds) - set(rows[PARTITION_KEY].unique().to_pylist())):
+        raise ValueError(f"{week}: the backtest lacks {', '.join(missing)}; materialize these weeks of it first")
+    if not products:
+        raise ValueError(f"{week}: no product has sales in {MINIMUM_WEEKS} weeks up to it; build more weeks")
+    units = baselines.history(sales, products, weeks)
+    sold = units[:, -FOLDS:]
+    forecast, expected, imapa = (
+        _placed(rows, column, products, folds) for column in ("forecast", "expected_units", IMAPA_COLUMN)
+    )
+    ours = {OURS: np.nan_to_num(forecast), EXPECTATION: np.nan_to_num(expected)}
+    unasked = np.isnan(imapa).any(axis=1)
+    again = baselines.statistical(units[unasked], FOLDS, (baselines.IMAPA,))[baselines.IMAPA]
+    imapa[unasked] = np.where(np.isnan(imapa[unasked]), again, imapa[unasked])
+    methods = {**ours, **baselines.naive(units, FOLDS), f"StatsForecast {baselines.IMAPA}": imapa}
+    found = []
+    for name, said in methods.items():
+        pooled = errors(sold, said)
+        against = None if name == OURS else difference(sold, methods[OURS], said, over="products")
+        found.append(
+            {
+                "method": name,
+                "kind": "model" if name in ours else "baseline",
+                **vars(pooled),
+                **({"difference": against.wape, "low": against.low, "high": against.high} if against else {}),
+                "wape_by_week": [errors(sold[:, n], said[:, n]).wape for n in range(FOLDS)],
+            }
+        )
+    return pa.Table.from_pylist(sorted(found, key=lambda row: row["wape"]), schema=SUMMARY_SCHEMA)
+
+
+def _placed(rows: pa.Table, column: str, products: Sequence[int], folds: Sequence[str]) -> Numbers:
+    """A column of the rows as an array of products by folds, NaN where there is no row."""
+    place = {product: n for n, product in enumerate(products)}
+    fold = {week: n for n, week in enumerate(folds)}
+    found = np.full((len(products), len(folds)), np.nan)
+    at = [place.get(product, -1) for product in rows["product_id"].to_pylist()]
+    of = [fold.get(week, -1) for week in rows[PARTITION_KEY].to_pylist()]
+    there = (np.array(at) >= 0) & (np.array(of) >= 0)
+    found[np.array(at)[there], np.array(of)[there]] = rows[column].to_numpy()[there]
+    return found

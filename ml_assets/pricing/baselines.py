@@ -8,6 +8,7 @@ A seasonal naive forecast (the same week a year before) does not exist for any f
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from types import ModuleType
 from typing import Any
 
@@ -31,16 +32,22 @@ NAIVE: Mapping[str, tuple[int, int, Callable[..., Numbers]]] = {
 INTERMITTENT = ("ADIDA", "CrostonSBA", "IMAPA", "SESOpt", "TSB")
 """StatsForecast's methods for intermittent demand, and optimised exponential smoothing; seconds for all products."""
 
+IMAPA = "IMAPA"
+"""The best of them on the retail year (Petropoulos and Kourentzes, Forecast combinations for intermittent demand,
+Journal of the Operational Research Society 66, 2015)."""
 
-def history(product_weeks: pa.Table, products: Sequence[int], weeks: Sequence[object]) -> Numbers:
-    """Units of each of `products` (rows) in each of `weeks` (columns), 0 without a sale."""
-    row = {product: n for n, product in enumerate(products)}
-    column = {week: n for n, week in enumerate(weeks)}
-    units = np.zeros((len(products), len(weeks)))
-    sales = product_weeks.select(["product_id", "week", "units"]).to_pydict()
-    for product, week, sold in zip(sales["product_id"], sales["week"], sales["units"], strict=True):
-        if product in row and week in column:
-            units[row[product], column[week]] = sold
+
+def history(product_weeks: pa.Table, products: npt.ArrayLike, weeks: Sequence[date]) -> Numbers:
+    """Units of each of `products` (rows) in each of `weeks` (columns, ascending), 0 without a sale."""
+    asked, columns = np.asarray(products), np.array(weeks, dtype="datetime64[D]")
+    order = np.argsort(asked)
+    product = product_weeks["product_id"].to_numpy()
+    week = product_weeks["week"].to_numpy().astype("datetime64[D]")
+    row = order[np.searchsorted(asked, product, sorter=order).clip(max=len(asked) - 1)]
+    column = np.searchsorted(columns, week).clip(max=len(columns) - 1)
+    wanted = (asked[row] == product) & (columns[column] == week)
+    units = np.zeros((len(asked), len(columns)))
+    units[row[wanted], column[wanted]] = product_weeks["units"].to_numpy()[wanted]
     return units
 
 

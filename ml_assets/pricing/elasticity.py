@@ -86,13 +86,17 @@ def observations(
     return connection.sql(
         f"""
         with priced as (
-            select product_id, week, units, case when price_usd >= 0.01 then ln(price_usd) end as log_price
+            select
+                product_id, week, units, case when price_usd >= 0.01 then ln(price_usd) end as log_price,
+                round(1e6 * log_price)::hugeint as whole
             from elasticity_product_weeks
         ),
+        -- The variance is one of whole numbers: that of fractions depends on the order in which they are read.
         varied as (
             select product_id from priced
             group by product_id
-            having count(*) >= {MINIMUM_WEEKS} and stddev_pop(log_price) >= {MINIMUM_SPREAD}
+            having count(*) >= {MINIMUM_WEEKS}
+                and count(whole) * sum(whole * whole) - sum(whole) ** 2 >= (1e6 * {MINIMUM_SPREAD} * count(whole)) ** 2
         ),
         panel as (
             select
@@ -178,7 +182,7 @@ class _Panel:
         for _ in range(PASSES):
             before = beta
             beta = self._newton(np.arange(self.products), beta, steps=1)
-            expected = self._expected(self.offset + self.x @ beta)
+            expected = self._expected(self.offset + _linear(self.x, beta))
             sums = np.bincount(week, expected)
             effect = np.log(np.maximum(np.bincount(week, self.units), 0.5) / np.maximum(sums, 1e-9))
             self.offset += effect[week]
@@ -190,7 +194,9 @@ class _Panel:
         beta = self._newton(of, np.zeros(len(REGRESSORS)), steps=PASSES)
         score, information = self._score(of, beta)
         times = rng.multinomial(len(of), np.full(len(of), 1 / len(of)), size=draws).astype(np.float64)
-        drawn = beta[0] + _solved(np.tensordot(times, information, 1), times @ score)[:, 0]
+        drawn = (
+            beta[0] + _solved(np.einsum("dn,nij->dij", times, information), np.einsum("dn,ni->di", times, score))[:, 0]
+        )
         return float(beta[0]), float(np.var(drawn, ddof=1))
 
     def _newton(self, of: Indices, beta: Numbers, steps: int) -> Numbers:
@@ -208,7 +214,7 @@ class _Panel:
         chosen = self._rows(of)
         x, product = self.x[chosen], np.repeat(np.arange(len(of)), self.weeks[of])
         first = np.concatenate([[0], np.cumsum(self.weeks[of])[:-1]])
-        weight = np.exp(self.offset[chosen] + x @ beta)
+        weight = np.exp(self.offset[chosen] + _linear(x, beta))
         share = weight / np.add.reduceat(weight, first)[product]
         total = np.add.reduceat(self.units[chosen], first)
         mean = np.add.reduceat(share[:, None] * x, first)
@@ -228,6 +234,12 @@ class _Panel:
         if len(of) == self.products:
             return np.arange(len(self.units))
         return np.concatenate([np.arange(self.ends[n] - self.weeks[n], self.ends[n]) for n in of])
+
+
+def _linear(x: Numbers, beta: Numbers) -> Numbers:
+    # Not `@`: how a matrix product is cut into threads decides its last bits, and a week must give the same bytes
+    # on every machine.
+    return np.asarray(np.einsum("nk,k->n", x, beta))
 
 
 def _solved(information: Numbers, score: Numbers) -> Numbers:

@@ -12,6 +12,8 @@ multiple-choice knapsack problem (Sinha and Zoltners, The Multiple-Choice Knapsa
 product's own best price; what a whole last step leaves unused is then filled where it pays.
 """
 
+import heapq
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +27,7 @@ SCHEMA = pa.schema(
     [
         ("product_id", pa.int64()),
         ("category", pa.string()),
+        ("regular_price_usd", pa.float64()),
         ("present_price_usd", pa.float64()),
         ("price_usd", pa.float64()),
         ("present_units", pa.float64()),
@@ -103,7 +106,8 @@ def recommend(products: pa.Table, rules: Rules) -> pa.Table:
     """
     rows = products.sort_by("product_id").to_pylist()
     for row in rows:
-        if not (row["present_price_usd"] > 0 and row["regular_price_usd"] > 0 and row["expected_units"] >= 0):
+        numbers = row["present_price_usd"], row["regular_price_usd"], row["expected_units"]
+        if not (all(map(math.isfinite, numbers)) and numbers[0] > 0 and numbers[1] > 0 and numbers[2] >= 0):
             raise ValueError(
                 f"product {row['product_id']}: present price {row['present_price_usd']}, regular price "
                 f"{row['regular_price_usd']}, expected units {row['expected_units']}; "
@@ -123,6 +127,45 @@ def recommend(products: pa.Table, rules: Rules) -> pa.Table:
             choices[n] = choice
     found = [_row(row, choice, rules) for row, choice in zip(rows, choices, strict=True) if choice is not None]
     return pa.Table.from_pylist(found, schema=SCHEMA)
+
+
+def broken_rules(recommended: pa.Table, rules: Rules) -> list[str]:
+    """The rules that rows of `recommend` break, in words, each with the first product or category that does.
+
+    It looks at the prices alone, whatever chose them.
+    """
+    product, category = (recommended[name].to_numpy(zero_copy_only=False) for name in ("product_id", "category"))
+    regular, present, price, units = (
+        recommended[name].to_numpy(zero_copy_only=False)
+        for name in ("regular_price_usd", "present_price_usd", "price_usd", "present_units")
+    )
+    cents = np.round(100 * price)
+    kept = price == present
+    within = (price >= rules.lowest_share * regular - TOLERANCE) & (price <= rules.highest_share * regular + TOLERANCE)
+    judged = {
+        "a price above 0": price > 0,
+        f"bounds of {rules.lowest_share:.0%} to {rules.highest_share:.0%} of the regular price": kept | within,
+        f"steps of {rules.step_share:.0%}": np.abs(price - present) <= rules.step_share * present + TOLERANCE,
+        "the endings": kept | (np.isin(cents % 100, rules.endings_cents) & (np.abs(cents - 100 * price) < 1e-6)),
+    }
+    found = [
+        f"{rule}: {(~kept_to).sum()} products, the first {product[np.argmin(kept_to)]}"
+        for rule, kept_to in judged.items()
+        if not kept_to.all()
+    ]
+    names, of = np.unique(category.astype(str), return_inverse=True)
+    brought_in = present * units
+    total = np.bincount(of, brought_in)
+    weight = np.where(total[of] > 0, brought_in, 1.0)
+    change = np.bincount(of, weight * (price / present - 1)) / np.bincount(of, weight)
+    moved = np.abs(change) > rules.category_share + 1e-8
+    if moved.any():
+        first = int(np.argmax(moved))
+        found.append(
+            f"mean prices of categories within {rules.category_share:.0%}: {moved.sum()} categories, the first "
+            f"{names[first]} by {change[first]:+.2%}"
+        )
+    return found
 
 
 def gains(row: dict[str, float], prices: Numbers, elasticity: float, rules: Rules) -> Numbers:
@@ -191,12 +234,15 @@ def _keep_within(choices: list[_Choice], limit: float) -> None:
         return
     side = np.sign(change)
     wanted = [choice.chosen for choice in choices]
+    # A step depends on its own product alone, so only that of the product that took one is looked for again.
+    steps = [step for n, choice in enumerate(choices) if (step := _cheapest_step(n, choice, side)) is not None]
+    heapq.heapify(steps)
     while side * change > limit + TOLERANCE:
-        cost, n, price = min(
-            step for n, choice in enumerate(choices) if (step := _cheapest_step(n, choice, side)) is not None
-        )
+        _, n, price = heapq.heappop(steps)
         change += float(choices[n].changes[price] - choices[n].changes[choices[n].chosen])
         choices[n].chosen = price
+        if (step := _cheapest_step(n, choices[n], side)) is not None:
+            heapq.heappush(steps, step)
     if side * change < -limit - TOLERANCE:
         # One product outweighs the rest, and its step went past the other limit.
         for choice in choices:
@@ -266,6 +312,7 @@ def _row(row: dict[str, float], choice: _Choice, rules: Rules) -> dict[str, obje
     return {
         "product_id": row["product_id"],
         "category": row["category"],
+        "regular_price_usd": row["regular_price_usd"],
         "present_price_usd": present,
         "price_usd": price,
         "present_units": row["expected_units"],

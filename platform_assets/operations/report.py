@@ -14,11 +14,11 @@ from rich.table import Table
 
 from platform_assets.operations.demo import Outcome
 from platform_assets.operations.graph import Graph
+from platform_assets.operations.pricing_summary import PricingSummary, pricing_summary, show_pricing
 from platform_assets.operations.services import open_instance
 from resources.environment import Environment
 from resources.warehouse import TableName, Warehouse
 
-EVALUATION = TableName("commerce", "demand_evaluation")
 REPORT = "demo-report.json"
 
 
@@ -37,14 +37,14 @@ class AssetSummary:
 
 @dataclass(frozen=True)
 class Report:
-    """All that the main job reports; WAPE is the pooled weighted absolute percentage error over all folds."""
+    """All that the main job reports."""
 
     changed: bool
     succeeded: bool
     assets: list[AssetSummary]
     pairs_built_by_stage: Mapping[str, int]
     seconds_by_stage: Mapping[str, float]
-    model_error: Mapping[str, float]
+    pricing: PricingSummary
 
     def write(self, path: Path) -> None:
         """Write the report as JSON."""
@@ -62,19 +62,8 @@ def summarize(environment: Environment, outcome: Outcome, graph: Graph) -> Repor
         assets=assets,
         pairs_built_by_stage=outcome.built,
         seconds_by_stage={stage: round(seconds, 1) for stage, seconds in outcome.seconds.items()},
-        model_error=model_error(warehouse),
+        pricing=pricing_summary(warehouse),
     )
-
-
-def model_error(warehouse: Warehouse) -> dict[str, float]:
-    """Pooled WAPE of the demand model and its baselines over every fold that was evaluated."""
-    with warehouse.reader() as lake:
-        found = lake.execute(
-            f"select count(*), sum(wape_model * units) / sum(units), sum(wape_last_week * units) / sum(units), "
-            f"sum(wape_four_week_mean * units) / sum(units) from {EVALUATION.sql}"
-        ).fetchone()
-    names = ("folds", "model", "last week", "four-week mean")
-    return dict(zip(names, found or (), strict=True))
 
 
 def show(report: Report, console: Console) -> None:
@@ -96,11 +85,7 @@ def show(report: Report, console: Console) -> None:
     for stage, seconds in report.seconds_by_stage.items():
         stages.add_row(stage, f"{seconds:,.1f}", f"{report.pairs_built_by_stage.get(stage, 0):,}")
     console.print(stages)
-    errors = Table(*report.model_error, title="Demand forecast, WAPE on held-out weeks", title_justify="left")
-    errors.add_row(
-        *[f"{value:.4f}" if isinstance(value, float) else str(value) for value in report.model_error.values()]
-    )
-    console.print(errors)
+    show_pricing(report.pricing, console)
     if not report.changed:
         console.print("Nothing changed: everything was delivered and built before.")
 

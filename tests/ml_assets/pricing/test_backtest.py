@@ -26,7 +26,6 @@ def test_errors_equal_their_definitions() -> None:
     found = backtest.errors(sold, forecast)
     assert (found.rows, found.units, found.wape) == (4, 10, 0.4)
     assert found.bias == pytest.approx(-0.2)
-    assert [one.wape for one in backtest.errors_by_fold(sold, forecast)] == [0.4, 0.4]
     assert backtest.coverage(sold, forecast, forecast + 1) == 0.5
 
 

@@ -45,7 +45,6 @@ def test_too_short_a_history_is_refused(units: np.ndarray) -> None:
 
 
 def test_a_librarys_forecasts_look_only_back_and_are_zero_before_the_first_sale(units: np.ndarray) -> None:
-    pytest.importorskip("statsforecast", reason="StatsForecast comes with the extra `benchmarks`")
     changed = units.copy()
     changed[:, -2:] += 5
     changed[0, :-1] = 0

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml_assets.pricing.recommendation import Rules, allowed_prices, gains, recommend
+from ml_assets.pricing.recommendation import Rules, allowed_prices, broken_rules, gains, recommend
 
 FREE = Rules(lowest_share=0.1, highest_share=5.0, step_share=0.9, category_share=10.0)
 
@@ -108,6 +108,40 @@ def test_every_price_keeps_every_rule(rows: list[dict[str, Any]], rules: Rules) 
         assert one["gain_low_usd"] >= -1e-9
     if sum(weights) > 0:
         assert abs(np.average(changes, weights=weights)) <= rules.category_share + 1e-8
+    assert broken_rules(pa.Table.from_pylist(found), rules) == []
+
+
+@pytest.mark.parametrize(
+    ("price", "rules", "broken"),
+    [
+        (2.29, Rules(category_share=1.0), []),
+        (2.49, Rules(), []),
+        (2.24, Rules(category_share=1.0), ["steps of 10%: 1 products, the first 1", "the endings"]),
+        (2.35, Rules(category_share=1.0), ["the endings: 1 products, the first 1"]),
+        (2.689, Rules(category_share=1.0), ["the endings"]),
+        (2.69, Rules(category_share=1.0, highest_share=0.85), ["bounds of 70% to 85% of the regular price"]),
+        (2.29, Rules(), ["mean prices of categories within 3%: 1 categories, the first SOUP by -8.03%"]),
+        (-2.49, Rules(), ["a price above 0", "bounds", "steps", "the endings", "mean prices"]),
+    ],
+)
+def test_a_broken_rule_is_named_with_the_first_that_breaks_it(price: float, rules: Rules, broken: list[str]) -> None:
+    rows = recommend(pa.Table.from_pylist([product()]), Rules(step_share=0.0))
+    found = broken_rules(rows.set_column(rows.column_names.index("price_usd"), "price_usd", pa.array([price])), rules)
+    assert len(found) == len(broken)
+    assert all(one.startswith(expected) for one, expected in zip(found, broken, strict=True))
+
+
+@given(products(6), rule_sets(), st.integers(0, 5), st.sampled_from([0.3, 0.6, 1.5, 4.0]))
+def test_a_price_that_is_moved_past_its_step_is_found(
+    rows: list[dict[str, Any]], rules: Rules, which: int, factor: float
+) -> None:
+    found = recommend(pa.Table.from_pylist(rows), rules)
+    prices = found["price_usd"].to_pylist()
+    at = which % len(prices)
+    prices[at] = factor * found["present_price_usd"][at].as_py()
+    moved = found.set_column(found.column_names.index("price_usd"), "price_usd", pa.array(prices))
+    named = f"steps of {rules.step_share:.0%}: 1 products, the first {found['product_id'][at].as_py()}"
+    assert named in broken_rules(moved, rules)
 
 
 def test_a_categorys_prices_are_nearly_as_good_as_trying_all_combinations() -> None:
