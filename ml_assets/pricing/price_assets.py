@@ -19,6 +19,7 @@ from ml_assets.pricing import elasticity, recommendation
 from ml_assets.pricing.features import HISTORY_WEEKS
 from ml_assets.pricing.recommendation import Rules
 from ml_assets.pricing.weekly_tables import (
+    FORECAST_WEEKS,
     Column,
     Judgement,
     Sources,
@@ -30,22 +31,19 @@ from ml_assets.pricing.weekly_tables import (
 )
 from ml_assets.sdk.windows import Reads
 from platform_assets.code_version import code_version
-from platform_assets.partitions import COMMERCE_WEEKLY, weeks_from
+from platform_assets.partitions import COMMERCE_WEEKLY
 from resources.warehouse import PARTITION_KEY, Warehouse
 
 RULES = Rules()
 """The team's rules. The retail data say nothing of costs, so `cost_share` is left out and revenue is maximised; with a
 share of the regular price declared here, margin is."""
 
-CALENDAR = weeks_from("2017-07-03", ahead=1)
-"""The weeks that demand is forecast for."""
-
 SALES = Reads(dg.AssetKey(["commerce", "product_weeks"]), COMMERCE_WEEKLY, -HISTORY_WEEKS, -1)
 PROMOTIONS = Reads(dg.AssetKey(["commerce", "int_promotions_summarized"]), COMMERCE_WEEKLY, -HISTORY_WEEKS, -1)
 PRODUCTS = Reads(dg.AssetKey(["commerce", "int_products_classified"]), None)
-PREDICTIONS = Reads(dg.AssetKey(["commerce", "product_demand_predictions"]), CALENDAR)
+PREDICTIONS = Reads(dg.AssetKey(["commerce", "product_demand_predictions"]), FORECAST_WEEKS)
 SIGNALS = Reads(DEMAND_SIGNALS.source_key, DEMAND_SIGNALS.calendar)
-ELASTICITIES = Reads(dg.AssetKey(["commerce", "price_elasticities"]), CALENDAR)
+ELASTICITIES = Reads(dg.AssetKey(["commerce", "price_elasticities"]), FORECAST_WEEKS)
 
 POSITIVE_SHARE = 0.1
 """Of more categories than this demand that grows with the price is no longer chance: something else is measured."""
@@ -59,7 +57,7 @@ def price_elasticities() -> dg.AssetsDefinition:
             name="price_elasticities",
             description="One row per week and category, and one of all with no category: by how many per cent demand "
             "changes when the price rises by one, as known when the week begins.",
-            calendar=CALENDAR,
+            calendar=FORECAST_WEEKS,
             reads=(SALES, PROMOTIONS, PRODUCTS),
             columns=_ELASTICITY_COLUMNS,
             version=code_version(_elasticities),
@@ -77,7 +75,7 @@ def price_recommendations(rules: Rules = RULES) -> dg.AssetsDefinition:
     """The price to set of each product, by `rules`."""
 
     def rows(warehouse: Warehouse, lake: duckdb.DuckDBPyConnection, weeks: Sequence[str]) -> pa.Table:
-        asked = {one.table.path[-1]: read(warehouse, lake, one, CALENDAR, weeks) for one in _OF_RECOMMENDATIONS}
+        asked = {one.table.path[-1]: read(warehouse, lake, one, FORECAST_WEEKS, weeks) for one in _OF_RECOMMENDATIONS}
         return by_week(
             {week: recommendation.recommend(priced(lake, week, **asked), rules) for week in weeks},
             recommendation.SCHEMA,
@@ -96,7 +94,7 @@ def price_recommendations(rules: Rules = RULES) -> dg.AssetsDefinition:
             name="price_recommendations",
             description="One row per week and product of which a price is known: the price to set, what it is expected "
             "to bring in against the present one, and why it is not another.",
-            calendar=CALENDAR,
+            calendar=FORECAST_WEEKS,
             reads=_OF_RECOMMENDATIONS,
             columns=_RECOMMENDATION_COLUMNS,
             version=code_version(priced, recommendation.recommend, constants={"rules": rules}),
@@ -186,7 +184,7 @@ def priced(
 def _elasticities(warehouse: Warehouse, lake: duckdb.DuckDBPyConnection, weeks: Sequence[str]) -> pa.Table:
     def kept(one: Reads, columns: str) -> duckdb.DuckDBPyRelation:
         # Read from the lake once, though weeks that are computed together look at nearly the same history.
-        return lake.from_arrow(read(warehouse, lake, one, CALENDAR, weeks).project(columns).to_arrow_table())
+        return lake.from_arrow(read(warehouse, lake, one, FORECAST_WEEKS, weeks).project(columns).to_arrow_table())
 
     sales = kept(SALES, "product_id, week, units, price_usd")
     promotions = kept(PROMOTIONS, "product_id, week, mailer_stores, display_stores")

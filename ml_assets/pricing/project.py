@@ -1,8 +1,11 @@
 """Dynamic pricing: what each product will sell in a week, how its demand answers to price, which price to set."""
 
 from ml_assets.features.commerce import DEMAND_SIGNALS
-from ml_assets.pricing.signals import PRODUCT_WEEKS, demand_signals_asset
+from ml_assets.pricing.backtest_assets import demand_backtest, demand_backtest_summary
+from ml_assets.pricing.price_assets import price_elasticities, price_recommendations
+from ml_assets.pricing.signals import PRODUCT_WEEKS, demand_signals
 from ml_assets.pricing.trainer import DemandTrainer
+from ml_assets.pricing.weekly_tables import FORECAST_WEEKS
 from ml_assets.sdk.declarations import Gate, Model, Monitor, Query, TrainingSet, Window
 from ml_assets.sdk.view_features import ViewFeatures
 from ml_assets.sdk.windows import Reads
@@ -34,8 +37,7 @@ PRODUCT_DEMAND = Model(
     "and an interval.",
     training_set=DEMAND,
     trainer=DemandTrainer(),
-    # One week past the data, which is the one to set prices for.
-    calendar=weeks_from("2017-07-03", ahead=1),
+    calendar=FORECAST_WEEKS,
     window=Window(training=26),
     metric="wape",
     gate=Gate(
@@ -52,4 +54,10 @@ PRODUCT_DEMAND = Model(
 )
 
 MODELS = (PRODUCT_DEMAND,)
-ASSETS = (demand_signals_asset(),)
+ASSETS = (
+    demand_signals(),
+    price_elasticities(),
+    price_recommendations(),
+    demand_backtest(),
+    demand_backtest_summary(),
+)

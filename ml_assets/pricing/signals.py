@@ -28,7 +28,7 @@ PROMOTIONS = Reads(dg.AssetKey(["commerce", "int_promotions_summarized"]), COMME
 PRODUCTS = Reads(dg.AssetKey(["commerce", "int_products_classified"]), None)
 
 
-def demand_signals_asset() -> dg.AssetsDefinition:
+def demand_signals() -> dg.AssetsDefinition:
     """The table behind the feature view `demand_signals`."""
     key, calendar = DEMAND_SIGNALS.source_key, DEMAND_SIGNALS.calendar
 
@@ -52,7 +52,7 @@ def demand_signals_asset() -> dg.AssetsDefinition:
         backfill_policy=ONE_RUN["ml_assets"],
         can_subset=True,
     )
-    def demand_signals(
+    def signals(
         context: dg.AssetExecutionContext, warehouse: Warehouse, checker: PartitionChecker
     ) -> Iterator[dg.MaterializeResult[None]]:
         def rows(weeks: Sequence[str]) -> pa.Table:
@@ -63,7 +63,7 @@ def demand_signals_asset() -> dg.AssetsDefinition:
             build.replace_table(key, rows, _columns())
             yield from build.outputs()
 
-    return demand_signals
+    return signals
 
 
 def _signals(warehouse: Warehouse, lake: duckdb.DuckDBPyConnection, weeks: Sequence[str]) -> duckdb.DuckDBPyRelation:

@@ -21,10 +21,14 @@ from ml_assets.sdk.windows import Calendar, Reads
 from platform_assets.backfills import ONE_RUN
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partitioned_checks import judged_materializations, partitioned_check, verdict
+from platform_assets.partitions import weeks_from
 from platform_assets.table_metadata import table_metadata
 from resources.warehouse import PARTITION_KEY, Commit, TableName, Warehouse
 
 TEAM = "commerce"
+
+FORECAST_WEEKS = weeks_from("2017-07-03", ahead=1)
+"""The weeks that demand is forecast and prices are set for: half a year, and the one past the data."""
 
 Sources: TypeAlias = Mapping[dg.AssetKey, Sequence[str]]
 """The columns that a column is computed from, by table."""

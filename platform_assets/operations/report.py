@@ -24,7 +24,10 @@ REPORT = "demo-report.json"
 
 @dataclass(frozen=True)
 class AssetSummary:
-    """An asset at the end: pairs it has of those in its calendar, rows and bytes in the lake, its checks."""
+    """An asset at the end: pairs it has of those in its calendar, rows and bytes in the lake, its checks.
+
+    A check that warns, of a feature that drifts for one, is told; one that fails is what the main job fails by.
+    """
 
     asset: str
     pairs: int
@@ -33,6 +36,7 @@ class AssetSummary:
     bytes: int | None
     checks: int
     checks_failed: int
+    checks_warned: int
 
 
 @dataclass(frozen=True)
@@ -72,13 +76,14 @@ def show(report: Report, console: Console) -> None:
     for column in assets.columns[1:]:
         column.justify = "right"
     for asset in report.assets:
-        passed = asset.checks - asset.checks_failed
+        passed = asset.checks - asset.checks_failed - asset.checks_warned
+        colour = "red" if asset.checks_failed else "yellow"
         assets.add_row(
             asset.asset,
             f"{asset.pairs:,}/{asset.pairs_in_calendar:,}",
             "" if asset.rows is None else f"{asset.rows:,}",
             "" if asset.bytes is None else f"{asset.bytes / 1e6:,.1f}",
-            f"[red]{passed}/{asset.checks}[/]" if asset.checks_failed else f"{asset.checks}",
+            f"{asset.checks}" if passed == asset.checks else f"[{colour}]{passed}/{asset.checks}[/]",
         )
     console.print(assets)
     stages = Table("stage", "seconds", "pairs built", title="Time by stage", title_justify="left")
@@ -98,7 +103,8 @@ def _summary(instance: dg.DagsterInstance, warehouse: Warehouse, graph: Graph, k
     else:
         pairs = len(instance.get_materialized_partitions(key))
     latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(node.checks)
-    failed = [check for check, record in latest.items() if record.status.value in ("FAILED", "EXECUTION_FAILED")]
+    failed = [record for record in latest.values() if record.status.value in ("FAILED", "EXECUTION_FAILED")]
+    warned = [one for one in failed if one.evaluation and one.evaluation.severity is dg.AssetCheckSeverity.WARN]
     return AssetSummary(
         asset="/".join(key.path),
         pairs=pairs,
@@ -106,5 +112,6 @@ def _summary(instance: dg.DagsterInstance, warehouse: Warehouse, graph: Graph, k
         rows=sum(partition.rows for partition in stored) if stored else None,
         bytes=sum(partition.bytes for partition in stored) if stored else None,
         checks=len(node.checks),
-        checks_failed=len(failed),
+        checks_failed=len(failed) - len(warned),
+        checks_warned=len(warned),
     )

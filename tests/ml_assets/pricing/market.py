@@ -11,13 +11,14 @@ import pyarrow.compute as pc
 
 from ml_assets.pricing import backtest_assets, price_assets
 from ml_assets.pricing.features import features
+from ml_assets.pricing.weekly_tables import FORECAST_WEEKS
 from platform_assets.partition_checker.checker import PartitionChecker
 from resources.environment import Environment
 from resources.warehouse import Commit, TableName, Warehouse
 from tests.ml_assets.pricing.shop import grocery
 from tests.small_graph import checker_of
 
-FOLDS = price_assets.CALENDAR.get_partition_keys()
+FOLDS = FORECAST_WEEKS.get_partition_keys()
 UNFORECAST = FOLDS[-1]
 """The week past the data, of which there is no forecast."""
 
