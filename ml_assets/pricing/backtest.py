@@ -1,6 +1,6 @@
 """How good forecasts were, week by week, each made from what was known when its week began.
 
-Belongs here: the rows to judge on, the walk through the weeks, error measures and their uncertainty. Not here: the
+Belongs here: the rows to judge on, error measures and their uncertainty. Not here: the
 model, the baselines, the assets (`backtest_assets.py`).
 """
 
@@ -12,22 +12,17 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from ml_assets.pricing import baselines, model
-from ml_assets.pricing.features import FIRST_WEEK, HISTORY_WEEKS, NAMES
+from ml_assets.pricing import baselines
+from ml_assets.pricing.features import FIRST_WEEK, HISTORY_WEEKS
 from resources.warehouse import PARTITION_KEY
 
 Numbers = npt.NDArray[np.float64]
 
 MINIMUM_WEEKS = 20
-"""Weeks with a sale, of the 53 of the year, that make a product one to report on."""
-YEAR_WEEKS = 53
-FIRST_TRAINING_AGE = 4
-"""The first weeks of the history know too little to learn from."""
+"""Weeks with a sale that make a product one to report on."""
 DRAWS = 1000
 SEED = 7
-
 
 FOLDS = 26
 """Weeks that a summary pools: half a year."""
@@ -84,45 +79,10 @@ class Difference:
 def reported_products(product_weeks: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
     """`product_id` of the products to report on: those with sales in `MINIMUM_WEEKS` weeks.
 
-    This looks at the whole year, so it is a rule of the report and no forecast may know it: `trainable` decides by what
-    was known.
+    This looks at all weeks given, so it is a rule of the report and no forecast may know it.
     """
     counted = product_weeks.aggregate("product_id, count(*) as weeks_sold", "product_id")
     return counted.filter(f"weeks_sold >= {MINIMUM_WEEKS}").project("product_id").order("product_id")
-
-
-def whole_weeks(product_weeks: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
-    """`product_weeks` from the first week in which some product sold on several days.
-
-    The retail year begins on a Sunday, and one day would look like a week without demand.
-    """
-    days = product_weeks.aggregate("week, max(days_sold) as days", "week").filter("days > 1")
-    first = days.aggregate("min(week) as week").fetchone()
-    if first is None or first[0] is None:
-        raise ValueError("no week of product_weeks has sales on more than one day: nothing to walk through")
-    return product_weeks.filter(f"week >= date '{first[0]}'")
-
-
-def trainable(rows: pa.Table, week: date) -> pa.Table:
-    """The rows to train the model of `week` on: earlier weeks of products that by then sold as often as reported ones.
-
-    Args:
-        rows: labelled rows, those of `week` itself included: they tell how often a product had sold.
-    """
-    minimum = MINIMUM_WEEKS / YEAR_WEEKS
-    own = rows.filter(pc.equal(rows["week"], pa.scalar(week)))
-    regular = own.filter(pc.greater_equal(own["sold_share_known"], minimum))["product_id"]
-    before = rows.filter(pc.less(rows["week"], pa.scalar(week)))
-    return before.filter(pc.is_in(before["product_id"], value_set=regular.combine_chunks()))
-
-
-def forecast_fold(
-    rows: pa.Table, week: date, products: pa.Array, names: tuple[str, ...] = NAMES, seed: int = model.SEED
-) -> tuple[pa.Table, model.Forecast]:
-    """Fit on what was known when `week` began and forecast `products` in it; returns their rows and the forecast."""
-    own = rows.filter(pc.equal(rows["week"], pa.scalar(week)))
-    asked = own.filter(pc.is_in(own["product_id"], value_set=products)).sort_by("product_id")
-    return asked, model.predict(model.fit(trainable(rows, week), names, seed), asked)
 
 
 def errors(sold: Numbers, forecast: Numbers) -> Errors:
@@ -170,38 +130,6 @@ def difference(
         drawn[draw] = excess[chosen].sum() / units[chosen].sum()
     low, high = np.quantile(drawn, [0.025, 0.975])
     return Difference(float(excess.sum() / units.sum()), float(low), float(high))
-
-
-def entities(
-    connection: duckdb.DuckDBPyConnection, product_weeks: duckdb.DuckDBPyRelation, folds: Sequence[date]
-) -> duckdb.DuckDBPyRelation:
-    """The rows that a backtest of `folds` needs: `week` and `product_id` of what is forecast and what is learned from.
-
-    Args:
-        connection: where the relation lives.
-        product_weeks: rows of `commerce.product_weeks`.
-        folds: the Mondays to forecast.
-    """
-    reported_products(product_weeks).create_view("backtest_reported", replace=True)
-    whole_weeks(product_weeks).create_view("backtest_weeks", replace=True)
-    return connection.sql(
-        f"""
-        with weeks as (
-            select distinct week, datediff('day', min(week) over (), week) // 7 as age from backtest_weeks
-        ),
-        regular as (
-            select distinct product_id
-            from backtest_weeks as sales
-            join weeks as folds on sales.week < folds.week
-            where folds.week >= date '{min(folds)}'
-            group by product_id, folds.age
-            having count(*) >= folds.age * {MINIMUM_WEEKS} / {YEAR_WEEKS}
-        )
-        select week, product_id
-        from (from regular union from backtest_reported) cross join weeks
-        where age >= {FIRST_TRAINING_AGE} and week <= date '{max(folds)}'
-        """
-    )
 
 
 def weeks_up_to(week: date) -> list[date]:

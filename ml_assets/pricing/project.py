@@ -41,11 +41,7 @@ PRODUCT_DEMAND = Model(
     window=Window(training=26),
     metric="wape",
     gate=Gate(
-        beats={
-            "last week": "units_lag_1",
-            "four-week mean": "units_mean_4",
-            "eight-week median": "units_median_8",
-        },
+        beats={"last week": "units_lag_1", "four-week mean": "units_mean_4", "eight-week median": "units_median_8"},
         tolerance=0.02,
     ),
     monitor=Monitor(unwatched=("day_of_month", "early_days", "holidays", "holidays_next", "open_days")),

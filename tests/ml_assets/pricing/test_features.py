@@ -144,6 +144,13 @@ def test_closed_days_and_holidays_are_counted_in_their_weeks(
     }
 
 
+def test_the_first_week_of_one_day_is_left_out(connection: duckdb.DuckDBPyConnection, shop: Grocery) -> None:
+    first = shop.product_weeks.filter(pc.equal(shop.product_weeks["week"], pa.scalar(week_of(0))))
+    sunday = first.set_column(0, "week", pa.array([week_of(-1)] * first.num_rows, first["week"].type))
+    other = Grocery(pa.concat_tables([sunday, shop.product_weeks]), shop.promotions, shop.products)
+    assert feature_rows(connection, other, ASKED).equals(feature_rows(connection, shop, ASKED))
+
+
 def test_every_feature_is_described_once() -> None:
     assert len(set(NAMES)) == len(NAMES)
     assert all(feature.description.endswith(".") for feature in FEATURES)
