@@ -43,7 +43,8 @@ def errors_over_time(metric: str, errors: Mapping[str, Mapping[str, float]]) -> 
         axes.plot(list(by_partition), list(by_partition.values()), marker="o", label=method)
     axes.tick_params(axis="x", rotation=90)
     axes.set(ylabel=metric, title="Error by fold")
-    axes.legend()
+    # Beside the lines, which many methods let fill the axes.
+    figure.legend(loc="outside lower center", ncols=3)
     return _png(figure)
 
 
