@@ -36,7 +36,7 @@ WEEK = "2017-12-04..2017-12-10"
 SCALE = 0.02
 PATIENCE_SECONDS = 300
 KILLS = 8
-SERVICES = ("dagster_webserver", "operations.daemon", "code-server", "dagster._cli", "grpc")
+SERVICES = ("operations.web_server", "operations.daemon", "code-server", "dagster._cli", "grpc")
 
 Receipts = dict[str, dict[str, str]]
 """Ids by asset and partition."""

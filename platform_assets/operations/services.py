@@ -145,7 +145,10 @@ def running(
 
         # The others ask the code servers at once and take silence for a broken location.
         start(_code_servers(ports), lambda: all(map(_listens, ports)))
-        start({"web": ["-m", "platform_assets.operations.web_server", "-h", HOST, "-p", str(port), "-w", str(workspace)]}, client.is_up)
+        start(
+            {"web": ["-m", "platform_assets.operations.web_server", "-h", HOST, "-p", str(port), "-w", str(workspace)]},
+            client.is_up,
+        )
         before_daemon(client)
         start({"daemon": ["-m", "platform_assets.operations.daemon", "run", "-w", str(workspace)]}, lambda: True)
         _announce(holder, port)
