@@ -18,6 +18,7 @@ from ml_assets.features.commerce import DEMAND_SIGNALS
 from ml_assets.pricing import elasticity, recommendation
 from ml_assets.pricing.features import HISTORY_WEEKS
 from ml_assets.pricing.recommendation import Rules
+from ml_assets.pricing.signals import PRODUCT_WEEKS, PRODUCTS
 from ml_assets.pricing.weekly_tables import (
     FORECAST_WEEKS,
     Column,
@@ -38,9 +39,7 @@ RULES = Rules()
 """The team's rules. The retail data say nothing of costs, so `cost_share` is left out and revenue is maximised; with a
 share of the regular price declared here, margin is."""
 
-SALES = Reads(dg.AssetKey(["commerce", "product_weeks"]), COMMERCE_WEEKLY, -HISTORY_WEEKS, -1)
 PROMOTIONS = Reads(dg.AssetKey(["commerce", "int_promotions_summarized"]), COMMERCE_WEEKLY, -HISTORY_WEEKS, -1)
-PRODUCTS = Reads(dg.AssetKey(["commerce", "int_products_classified"]), None)
 PREDICTIONS = Reads(dg.AssetKey(["commerce", "product_demand_predictions"]), FORECAST_WEEKS)
 SIGNALS = Reads(DEMAND_SIGNALS.source_key, DEMAND_SIGNALS.calendar)
 ELASTICITIES = Reads(dg.AssetKey(["commerce", "price_elasticities"]), FORECAST_WEEKS)
@@ -58,7 +57,7 @@ def price_elasticities() -> dg.AssetsDefinition:
             description="One row per week and category, and one of all with no category: by how many per cent demand "
             "changes when the price rises by one, as known when the week begins.",
             calendar=FORECAST_WEEKS,
-            reads=(SALES, PROMOTIONS, PRODUCTS),
+            reads=(PRODUCT_WEEKS, PROMOTIONS, PRODUCTS),
             columns=_ELASTICITY_COLUMNS,
             version=code_version(_elasticities),
             rows=_elasticities,
@@ -186,7 +185,7 @@ def _elasticities(warehouse: Warehouse, lake: duckdb.DuckDBPyConnection, weeks: 
         # Read from the lake once, though weeks that are computed together look at nearly the same history.
         return lake.from_arrow(read(warehouse, lake, one, FORECAST_WEEKS, weeks).project(columns).to_arrow_table())
 
-    sales = kept(SALES, "product_id, week, units, price_usd")
+    sales = kept(PRODUCT_WEEKS, "product_id, week, units, price_usd")
     promotions = kept(PROMOTIONS, "product_id, week, mailer_stores, display_stores")
     products = kept(PRODUCTS, "product_id, product_category, department")
     return by_week(dict(_elasticities_of(lake, sales, promotions, products, weeks)), elasticity.SCHEMA)
@@ -206,7 +205,7 @@ def _elasticities_of(
             raise ValueError(
                 f"{ELASTICITIES.table.to_user_string()} {week}: in the weeks before it no product has "
                 f"{elasticity.MINIMUM_WEEKS} weeks with a sale, in most of its weeks and at prices that vary; "
-                f"build more weeks of {SALES.table.to_user_string()}, or start later"
+                f"build more weeks of {PRODUCT_WEEKS.table.to_user_string()}, or start later"
             )
         yield week, elasticity.elasticities(found)
 
@@ -258,7 +257,7 @@ _GAINS = {"": "gain_usd", ", low": "gain_low_usd", ", high": "gain_high_usd"}
 _OF_RECOMMENDATIONS = (PREDICTIONS, SIGNALS, ELASTICITIES, PRODUCTS)
 
 _REGRESSED: Sources = {
-    SALES.table: ("units", "price_usd"),
+    PRODUCT_WEEKS.table: ("units", "price_usd"),
     PROMOTIONS.table: ("mailer_stores", "display_stores"),
     PRODUCTS.table: ("product_category", "department"),
 }

@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from ml_assets.features.commerce import DEMAND_SIGNALS
 from ml_assets.pricing import features
+from ml_assets.pricing.weekly_tables import read
 from ml_assets.sdk.specs import completed
-from ml_assets.sdk.training_sets import require
 from ml_assets.sdk.windows import Reads
 from platform_assets.backfills import ONE_RUN
 from platform_assets.code_version import code_version
@@ -21,7 +21,7 @@ from platform_assets.completeness import Completeness
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partitions import COMMERCE_WEEKLY
 from platform_assets.table_metadata import table_metadata
-from resources.warehouse import PARTITION_KEY, TableName, Warehouse
+from resources.warehouse import PARTITION_KEY, Warehouse
 
 PRODUCT_WEEKS = Reads(dg.AssetKey(["commerce", "product_weeks"]), COMMERCE_WEEKLY, -features.HISTORY_WEEKS, -1)
 PROMOTIONS = Reads(dg.AssetKey(["commerce", "int_promotions_summarized"]), COMMERCE_WEEKLY, -features.HISTORY_WEEKS)
@@ -67,13 +67,11 @@ def demand_signals() -> dg.AssetsDefinition:
 
 
 def _signals(warehouse: Warehouse, lake: duckdb.DuckDBPyConnection, weeks: Sequence[str]) -> duckdb.DuckDBPyRelation:
-    def read(one: Reads) -> duckdb.DuckDBPyRelation:
-        needed = {key for week in weeks for key in one.keys(DEMAND_SIGNALS.calendar, week) or ()}
-        keys = sorted(key for key in needed if key >= features.FIRST_WEEK) if one.calendar else None
-        require(lake, one.table, keys or ())
-        return warehouse.relation(lake, TableName.of_key(one.table), keys)
-
-    return features.features(lake, read(PRODUCT_WEEKS), read(PROMOTIONS), read(PRODUCTS), weeks)
+    calendar = DEMAND_SIGNALS.calendar
+    sales, plans, products = (
+        read(warehouse, lake, one, calendar, weeks) for one in (PRODUCT_WEEKS, PROMOTIONS, PRODUCTS)
+    )
+    return features.features(lake, sales, plans, products, weeks)
 
 
 def _columns() -> dict[str, object]:

@@ -4,9 +4,9 @@ Dagster loads the instance's run launcher, which imports them too, only after th
 import. Everything else is `dagster-webserver`.
 """
 
-from dagster_webserver.cli import main
+from dagster_webserver.cli import cli
 
 from platform_assets import lateness  # noqa: F401
 
 if __name__ == "__main__":
-    main()
+    cli(auto_envvar_prefix="DAGSTER_WEBSERVER")

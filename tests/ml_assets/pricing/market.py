@@ -23,7 +23,7 @@ UNFORECAST = FOLDS[-1]
 """The week past the data, of which there is no forecast."""
 
 READS = (
-    price_assets.SALES,
+    price_assets.PRODUCT_WEEKS,
     price_assets.PROMOTIONS,
     price_assets.PRODUCTS,
     price_assets.PREDICTIONS,
