@@ -367,7 +367,7 @@ def _keys_of(config: RepoConfig, table: FeatureView, keys: Sequence[Mapping[str,
             if name == DUMMY_ENTITY_ID:
                 continue
             attribute = value.WhichOneof("val")
-            if attribute not in _KEY_TYPES or name not in columns:
+            if attribute is None or attribute not in _KEY_TYPES or name not in columns:
                 raise JoinKeyError(f"join key {name!r} of view {table.name!r} is {attribute or 'null'}")
             plain = getattr(value, attribute)
             kinds[name] = _KEY_TYPES[attribute]
