@@ -28,9 +28,9 @@ lint: setup ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup ## measure against the named alternatives
+bench: setup ## measure against the named alternatives (minutes; installs one of them, in a place of its own)
 	$(BIN)/python -m tests.benchmarks
-	$(BIN)/python -m tests.benchmarks.features
+	$(BIN)/python -m tests.benchmarks.features --feast-duckdb
 	$(BIN)/python -m tests.benchmarks.online
 	$(BIN)/python -m tests.benchmarks.pricing
 

@@ -10,19 +10,21 @@ Belongs here: turning Feast's views and protocol-buffer values into columns and 
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, Literal
 
 import pyarrow as pa
-from feast import Entity, FeatureView, utils
+from feast import Entity, FeatureView, Field, utils
 from feast.feature_view import DUMMY_ENTITY_ID
 from feast.infra.online_stores.online_store import OnlineStore
-from feast.protos.feast.serving.ServingService_pb2 import FieldStatus
+from feast.protos.feast.serving.ServingService_pb2 import FieldStatus, GetOnlineFeaturesResponse
 from feast.protos.feast.types import Value_pb2 as proto
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from feast.value_type import ValueType
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from resources.environment import Environment
 from resources.feature_store.entity_keys import EntityKeys, JoinKeyError
@@ -30,7 +32,6 @@ from resources.feature_store.online_rows import OnlineRows, open_rows
 from resources.feature_store.packed_rows import (
     NEVER,
     Decode,
-    RowSchema,
     arrow_type,
     microseconds_of,
     moment_of,
@@ -71,6 +72,16 @@ _KEY_TYPES: Mapping[str, str] = {
 }
 
 _NULL = proto.Value()
+_NO_MOMENT = Timestamp()
+
+
+@dataclass(frozen=True)
+class _ReadPlan:
+    """How rows of a view with these features are read: its bytes, and each value asked for into Feast's form."""
+
+    features: list[Field]
+    decode: Decode
+    wrap: list[tuple[str, Callable[[Any], proto.Value]]]
 
 
 class HeadwaterOnlineStoreConfig(FeastConfigBaseModel):
@@ -92,7 +103,7 @@ class HeadwaterOnlineStore(OnlineStore):
 
     def __init__(self) -> None:
         self._opened: dict[tuple[str | None, str | None], OnlineRows] = {}
-        self._decoders: dict[tuple[OnlineRows, RowSchema, tuple[str, ...]], Decode] = {}
+        self._plans: dict[tuple[OnlineRows, str, tuple[str, ...] | None], _ReadPlan] = {}
 
     def online_write_batch(
         self,
@@ -122,7 +133,7 @@ class HeadwaterOnlineStore(OnlineStore):
         self._rows(config).write(
             stored_as(config.project, table.name),
             schema,
-            _keys_of(config, table, [key for key, _, _, _ in data]),
+            _keys_of(config, table, [_join_keys(key) for key, _, _, _ in data]),
             schema.pack(batch, events, created),
             ttl=table.ttl or None,
         )
@@ -143,7 +154,7 @@ class HeadwaterOnlineStore(OnlineStore):
             RowError: a row cannot be read.
         """
         rows = self._rows(config)
-        found = rows.read(_keys_of(config, table, entity_keys))
+        found = rows.read(_keys_of(config, table, [_join_keys(key) for key in entity_keys]))
         oldest = _oldest_served(config, table)
         return [
             (None, None) if event is None or event < oldest else (moment_of(event), values)
@@ -165,33 +176,76 @@ class HeadwaterOnlineStore(OnlineStore):
         work, keys = [], []
         for table, requested in grouped_refs:
             entities, places, count = utils._get_unique_entities(table, join_key_values, entity_name_to_join_key_map)
-            own = _keys_of(config, table, utils._get_entity_key_protos(entities))
+            own = _keys_of(config, table, entities)
             work.append((table, requested, places, count, len(own)))
             keys += own
         found, at = rows.read(keys), 0
         for table, requested, places, count, size in work:
-            oldest = _oldest_served(config, table)
-            decoded = self._decoded(rows, table, found[at : at + size], requested)
-            at += size
-            first = len(online_features_response.results)
-            utils._populate_response_from_feature_data(
-                requested,
-                [
-                    (None, None) if event is None else (moment_of(event), values if event >= oldest else None)
-                    for event, values in decoded
-                ],
-                places,
+            self._answer(
                 online_features_response,
-                full_feature_names,
+                rows,
                 table,
+                requested,
+                found[at : at + size],
+                places,
                 count,
-                include_feature_view_version_metadata,
+                _oldest_served(config, table),
             )
-            for number, (event, _) in enumerate(decoded):
-                if event is not None and event < oldest:
-                    for vector in online_features_response.results[first:]:
-                        for place in places[number]:
-                            vector.statuses[place] = FieldStatus.OUTSIDE_MAX_AGE
+            at += size
+            called = table.projection.name_to_use()
+            online_features_response.metadata.feature_names.val.extend(
+                f"{called}__{name}" if full_feature_names else name for name in requested
+            )
+            if include_feature_view_version_metadata:
+                _say_version(online_features_response, table)
+
+    def _answer(
+        self,
+        response: GetOnlineFeaturesResponse,
+        rows: OnlineRows,
+        table: FeatureView,
+        requested: Sequence[str],
+        found: Sequence[bytes | None],
+        places: Sequence[Sequence[int]],
+        count: int,
+        oldest: int,
+    ) -> None:
+        """Put the features of one view into the response: what `found` says at the `places` of each row.
+
+        Feast's own way of doing so builds the status and the time of every value; all values of a row share theirs.
+        """
+        # Feast loads it, and all that it measures with, with the first answer.
+        from feast.metrics import track_feature_statuses
+
+        plan = self._plan(rows, table, tuple(requested))
+        columns = [[_NULL] * count for _ in plan.wrap]
+        shared = GetOnlineFeaturesResponse.FeatureVector()
+        statuses, times = [FieldStatus.NOT_FOUND] * count, [_NO_MOMENT] * count
+        present = 0
+        for row, own in zip(found, places, strict=True):
+            if row is None:
+                continue
+            event, values = plan.decode(row)
+            moment = Timestamp()
+            moment.FromMicroseconds(event)
+            fresh = event >= oldest
+            for place in own:
+                times[place] = moment
+                statuses[place] = FieldStatus.PRESENT if fresh else FieldStatus.OUTSIDE_MAX_AGE
+            if fresh:
+                present += len(own)
+                for column, (_, put), value in zip(columns, plan.wrap, values, strict=True):
+                    if value is not None:
+                        wrapped = put(value)
+                        for place in own:
+                            column[place] = wrapped
+        shared.statuses.extend(statuses)
+        shared.event_timestamps.extend(times)
+        for column in columns:
+            vector = response.results.add()
+            vector.CopyFrom(shared)
+            vector.values.extend(column)
+        track_feature_statuses(table.name, present * len(columns), (count - present) * len(columns))
 
     def update(
         self,
@@ -227,30 +281,38 @@ class HeadwaterOnlineStore(OnlineStore):
     def _decoded(
         self, rows: OnlineRows, table: FeatureView, found: Sequence[bytes | None], requested: Sequence[str] | None
     ) -> list[tuple[int | None, dict[str, proto.Value] | None]]:
-        kinds = _kinds_of(table)
-        names = tuple(kinds if requested is None else [name for name in requested if name in kinds])
-        schema = row_schema(kinds)
-        decode = self._decoders.get((rows, schema, names))
-        if decode is None:
-            decode = self._decoders[rows, schema, names] = schema.decoder(names, rows.declaration)
-        types = {field.name: field.dtype.to_value_type() for field in table.features}
-        wrap = [_wrapper(types[name]) for name in names]
+        plan = self._plan(rows, table, None if requested is None else tuple(requested))
         answer: list[tuple[int | None, dict[str, proto.Value] | None]] = []
         for row in found:
             if row is None:
                 answer.append((None, None))
                 continue
-            event, values = decode(row)
+            event, values = plan.decode(row)
             answer.append(
                 (
                     event,
                     {
                         name: _NULL if value is None else put(value)
-                        for name, put, value in zip(names, wrap, values, strict=True)
+                        for (name, put), value in zip(plan.wrap, values, strict=True)
                     },
                 )
             )
         return answer
+
+    def _plan(self, rows: OnlineRows, table: FeatureView, requested: tuple[str, ...] | None) -> "_ReadPlan":
+        """How rows of the view are read; made once, for making it takes longer than reading one row."""
+        plan = self._plans.get((rows, table.name, requested))
+        # Feast hands out the same fields again and again, and others when the view was declared anew.
+        if plan is None or plan.features != table.features:
+            kinds = _kinds_of(table)
+            names = [*kinds] if requested is None else [name for name in requested if name in kinds]
+            types = {field.name: field.dtype.to_value_type() for field in table.features}
+            plan = self._plans[rows, table.name, requested] = _ReadPlan(
+                list(table.features),
+                row_schema(kinds).decoder(tuple(names), rows.declaration),
+                [(name, _wrapper(types[name])) for name in names],
+            )
+        return plan
 
 
 def served_view(view: FeatureView, project: str) -> ServedView:
@@ -283,19 +345,29 @@ def _oldest_served(config: RepoConfig, table: FeatureView) -> int:
     return instant - table.ttl // timedelta(microseconds=1)
 
 
-def _keys_of(config: RepoConfig, table: FeatureView, keys: Sequence[EntityKeyProto]) -> list[bytes]:
+def _say_version(response: GetOnlineFeaturesResponse, table: FeatureView) -> None:
+    said = response.metadata.feature_view_metadata
+    name = table.projection.name_alias or table.projection.name
+    if all(one.name != name for one in said):
+        said.add(name=name, version=table.current_version_number or 0)
+
+
+def _join_keys(key: EntityKeyProto) -> dict[str, proto.Value]:
+    return dict(zip(key.join_keys, key.entity_values, strict=True))
+
+
+def _keys_of(config: RepoConfig, table: FeatureView, keys: Sequence[Mapping[str, proto.Value]]) -> list[bytes]:
     """The keys as `OnlineReader` encodes them."""
     if not keys:
         return []
-    names = [name for name in keys[0].join_keys if name != DUMMY_ENTITY_ID]
     kinds: dict[str, str] = {}
-    columns: dict[str, list[Any]] = {name: [] for name in names}
+    columns: dict[str, list[Any]] = {name: [] for name in keys[0] if name != DUMMY_ENTITY_ID}
     for key in keys:
-        for name, value in zip(key.join_keys, key.entity_values, strict=True):
+        for name, value in key.items():
             if name == DUMMY_ENTITY_ID:
                 continue
             attribute = value.WhichOneof("val")
-            if attribute not in _KEY_TYPES or name not in columns:
+            if attribute is None or attribute not in _KEY_TYPES or name not in columns:
                 raise JoinKeyError(f"join key {name!r} of view {table.name!r} is {attribute or 'null'}")
             plain = getattr(value, attribute)
             kinds[name] = _KEY_TYPES[attribute]

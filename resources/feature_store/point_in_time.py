@@ -130,14 +130,14 @@ def with_computed(relation: str, computed: Mapping[str, str], of: str | None = N
     columns = ", ".join(f"{sql} as {quoted(name)}" for name, sql in computed.items())
     if of is None:
         return f"(select *, {columns} from {relation})"
-    # A filter on what is computed would be pushed below a plain distinct, and there be computed for every row again;
+    # A filter on what is computed would be pushed down to each row, and repeat the computation for each of its terms;
     # below an aggregate it cannot go.
-    every = f"(select {quoted(of)} as {_OF} from {relation})"
-    values = f"select {_OF}, max({_OF}) as {quoted(of)} from {every} group by all"
+    once = f"select {quoted(of)} as {_OF}, {columns} from (select distinct {quoted(of)} from {relation})"
+    kept = ", ".join(f"any_value({quoted(name)}) as {quoted(name)}" for name in computed)
     added = ", ".join(f"computed.{quoted(name)}" for name in computed)
     return (
         f"(select stored.*, {added} from {relation} stored "
-        f"left join (select {_OF}, {columns} from ({values})) computed on stored.{quoted(of)} = computed.{_OF})"
+        f"left join (select {_OF}, {kept} from ({once}) group by all) computed on stored.{quoted(of)} = computed.{_OF})"
     )
 
 

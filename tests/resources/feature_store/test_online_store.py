@@ -147,6 +147,17 @@ def test_feast_reads_what_it_materialized_as_from_its_own_store(
     found, expected = (asked(each, *FEATURES) for each in (store, theirs))
     assert str(found.to_dict(include_event_timestamps=True)) == str(expected.to_dict(include_event_timestamps=True))
     assert found.proto.results == expected.proto.results
+    assert found.proto.metadata == expected.proto.metadata
+    versions = [
+        each.get_online_features(
+            features=["customers:spent", "pairs:bought"],
+            entity_rows=[{"customer": 1, "product": "milk"}],
+            full_feature_names=True,
+            include_feature_view_version_metadata=True,
+        ).proto
+        for each in (store, theirs)
+    ]
+    assert versions[0] == versions[1]
     values = found.to_dict()
     assert values["name"][0] == "Ærø 0"
     assert values["name"][3] is None
