@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ml_assets.pricing.features import LEVEL, REGULAR_SHARE
+from ml_assets.sdk.lightgbm_trainer import DETERMINISTIC
 from ml_assets.sdk.metrics import Floats
 from ml_assets.sdk.model_file import ModelMismatch, Signature
 from ml_assets.sdk.trainers import Parameters, Training
@@ -24,14 +25,6 @@ from ml_assets.sdk.trainers import Parameters, Training
 if TYPE_CHECKING:
     from lightgbm import Booster
 
-_FIXED: Parameters = {
-    # Same rows, same bytes: what the order of threads could change is switched off.
-    "deterministic": True,
-    "force_row_wise": True,
-    # Folds are fitted side by side, one a core.
-    "num_threads": 1,
-    "verbosity": -1,
-}
 _SETTINGS: Parameters = {
     # Zeros and a heavy tail in one distribution; its log link lets the level be an offset. Fitting the median itself
     # (regression_l1) took half as long again and had the larger absolute error: most rows' median is 0 or 1, so trees
@@ -136,7 +129,9 @@ class DemandTrainer:
         monotone = [-1 if name in NON_INCREASING else 0 for name in names]
         start = np.log(features[:, names.index(LEVEL)])
         data = lgb.Dataset(features, sold, init_score=start, feature_name=names)
-        booster = lgb.train({**given, **_FIXED, "seed": training.seed, "monotone_constraints": monotone}, data, rounds)
+        booster = lgb.train(
+            {**given, **DETERMINISTIC, "seed": training.seed, "monotone_constraints": monotone}, data, rounds
+        )
         model = DemandModel(booster, {})
         judged = training.validation
         if judged is None:

@@ -21,7 +21,7 @@ from ml_assets.sdk.trainers import Examples, Parameter, Parameters, Training
 if TYPE_CHECKING:
     from lightgbm import Booster
 
-_FIXED: Parameters = {
+DETERMINISTIC: Parameters = {
     # Same rows, same bytes: what the order of threads could change is switched off. Folds are fitted side by side, one
     # a core.
     "deterministic": True,
@@ -29,6 +29,7 @@ _FIXED: Parameters = {
     "num_threads": 1,
     "verbosity": -1,
 }
+"""What no setting overrides."""
 _BINARY = {"binary", "cross_entropy"}
 
 
@@ -74,7 +75,7 @@ class LightGBM:
             data = _dataset(training.examples, names)
             watched = _dataset(training.validation or training.examples, names, data)
             booster = lgb.train(
-                {**given, **_FIXED, "seed": training.seed + len(losses)},
+                {**given, **DETERMINISTIC, "seed": training.seed + len(losses)},
                 data,
                 num_boost_round=min(self.segment, rounds - len(losses)),
                 valid_sets=[watched],
