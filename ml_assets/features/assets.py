@@ -164,13 +164,17 @@ def _skew(
             for view in views:
                 newest = skew.newest_instant(lake, TableName.of_key(online_key(view)))
                 for partition in wanted:
-                    *earlier, last = _covered(view, partition, coarsest)
+                    covered = _covered(view, partition, coarsest)
+                    if not covered:
+                        # The view's mart begins later.
+                        continue
+                    last = covered[-1]
                     compared = skew.view_skew(
                         lake,
                         view,
                         online_store.rows(),
                         last,
-                        [*earlier, last],
+                        covered,
                         transforms,
                         moved_on=newest > view.known_at(last),
                     )

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 import duckdb
@@ -141,6 +142,16 @@ class _Sample:
     online: OnlineFeatures
     places: Sequence[int]
 
+    @cached_property
+    def statuses(self) -> Mapping[str, Sequence[Status]]:
+        """By feature, what the store says of each key's value."""
+        return self.online.statuses()
+
+    @cached_property
+    def events(self) -> Mapping[str, Sequence[datetime | None]]:
+        """By feature, the event time of each key's value in the store."""
+        return self.online.event_times()
+
     def key(self, place: int) -> str:
         """A key for people."""
         return ", ".join(f"{name}={self.lake[name][place].as_py()}" for name in self.view.keys)
@@ -212,7 +223,7 @@ def _compared(sample: _Sample, feature: str) -> Skew:
 def _differences(
     sample: _Sample, feature: str, offline: Sequence[Any], online: Sequence[Any]
 ) -> Iterator[tuple[int, Cause]]:
-    statuses, events = sample.online.statuses()[feature], sample.online.event_times()[feature]
+    statuses, events = sample.statuses[feature], sample.events[feature]
     counts, newest = sample.lake[EVENT_TIME].to_pylist(), sample.lake[LAST_EVENT].to_pylist()
     for place in sample.places:
         if _same(offline[place], online[place]):

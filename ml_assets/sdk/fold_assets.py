@@ -22,7 +22,7 @@ from ml_assets.sdk.champion import ChampionError
 from ml_assets.sdk.declarations import Model
 from ml_assets.sdk.folds import Fitted
 from ml_assets.sdk.specs import completed, plain_query, settled
-from ml_assets.sdk.stages import Fold, Stores
+from ml_assets.sdk.stages import Fold, Predicted, Stores, keep
 from ml_assets.sdk.tables import ProjectTables
 from ml_assets.sdk.trainers import DetailedTrainer
 from platform_assets.backfills import ONE_RUN
@@ -82,6 +82,7 @@ def fold_assets(model: Model) -> dg.AssetsDefinition:
         gated = bool(context.op_execution_context.selected_asset_check_keys) or keys.version in selected
         gated = (gated or keys.champion in selected) and rollback is None
         refused: dict[str, str] = {}
+        predicted: dict[str, Predicted] = {}
         with checker.building(context) as build, warehouse.reader() as lake:
             wanted = [one for one in context.partition_keys if build.wants(keys.candidate, one)]
             with _fitted_ahead(model, stores, wanted) as fits:
@@ -105,7 +106,8 @@ def fold_assets(model: Model) -> dg.AssetsDefinition:
                         else:
                             fold.roll_back(*rollback)
                     if model.batch and build.wants(keys.predictions, partition):
-                        fold.predict()
+                        predicted[partition] = fold.predict()
+            keep(model, stores, build, predicted)
             if refused:
                 raise dg.Failure(_refusal(model, keys, refused), allow_retries=False)
             yield from build.outputs()

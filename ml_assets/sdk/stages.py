@@ -7,7 +7,7 @@ of folds and the assets themselves (`fold_assets.py`).
 import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -97,6 +97,29 @@ def errors_so_far(lake: duckdb.DuckDBPyConnection, table: TableName, partition: 
     for method, of, error in found:
         errors.setdefault(method, {})[of] = error
     return errors
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """The predictions of one partition, and what the web UI shows of them."""
+
+    rows: pa.Table
+    shown: dict[str, Any]
+
+
+def keep(model: Model, stores: Stores, build: Build, predicted: Mapping[str, Predicted]) -> None:
+    """Store the predictions of all partitions in one transaction, and record them at once.
+
+    Recorded one by one while folds are still being fitted, they would make Dagster's backfill start a run a partition
+    for everything that reads them.
+    """
+    if not predicted:
+        return
+    key = ProjectTables(model).predictions
+    commit = Commit(build.context.run.run_id, key.to_user_string())
+    rows = pa.concat_tables([one.rows for one in predicted.values()])
+    stores.warehouse.replace_partitions(TableName.of_key(key), list(predicted), rows, commit)
+    build.record_table(key, list(predicted), {partition: one.shown for partition, one in predicted.items()})
 
 
 @dataclass(frozen=True)
@@ -245,8 +268,8 @@ class Fold:
         )
         self._decide(champion.rolled_back(made, rollback, starts, ends))
 
-    def predict(self) -> None:
-        """Ask the version that serves at the end of the partition about its entity rows."""
+    def predict(self) -> "Predicted":
+        """Ask the version that serves at the end of the partition about its entity rows; `keep` stores the answer."""
         declared = self.model.training_set
         decisions = self._decisions
         if not decisions:
@@ -275,7 +298,7 @@ class Fold:
             "MLflow run": dg.MetadataValue.url(url),
             "sum of predictions": math.fsum(found.tolist()),
         }
-        self._write(self._keys.predictions, table, shown)
+        return Predicted(table, {**shown, **self._keys.columns(self._keys.predictions)})
 
     @cached_property
     def _keys(self) -> ProjectTables:
