@@ -278,7 +278,7 @@ class Fold:
                 f"{self._keys.champion.to_user_string()} for it first"
             )
         serving, version = decisions[-1], self.stores.registry
-        rows = questions(self.lake, declared, self.partition).to_arrow_table()
+        rows = questions(self.lake, declared, self.partition, self.model.calendar).to_arrow_table()
         file = self._file_of(serving)
         found = folds.predict_as_served(self.model, file, rows)
         details = folds.details_as_served(self.model, file, rows)

@@ -50,24 +50,34 @@ def require(lake: duckdb.DuckDBPyConnection, key: dg.AssetKey, partitions: Seque
         )
 
 
-def entity_rows(lake: duckdb.DuckDBPyConnection, declared: TrainingSet, partition: str) -> duckdb.DuckDBPyRelation:
+def entity_rows(
+    lake: duckdb.DuckDBPyConnection, declared: TrainingSet, partition: str, calendar: Calendar | None = None
+) -> duckdb.DuckDBPyRelation:
     """Keys and times of one partition, ordered by them, and what the features are asked with.
+
+    Args:
+        lake: a reading connection.
+        declared: the training set.
+        partition: whose rows.
+        calendar: that it is of, where that is not the training set's: a model may be asked about a time of which there
+            will be labels later, or never.
 
     Raises:
         TrainingDataError: a row lies outside its partition, or two have the same keys and time.
         MissingPartition: a table that is read lacks a partition.
     """
-    rows = _answer(lake, declared.entity_rows, declared.calendar, partition)
+    calendar = calendar or declared.calendar
+    rows = _answer(lake, declared.entity_rows, calendar, partition)
     columns = [*declared.keys, declared.time]
     given = list(dict.fromkeys([*columns, *declared.features.request]))
     _refuse_missing(f"entity rows of {declared.name!r}", given, rows.columns)
     rows = rows.project(", ".join(map(quoted, given))).order(", ".join(map(quoted, columns)))
     kinds = dict(zip(rows.columns, map(str, rows.types), strict=True))
-    start, end = bounds(declared.calendar, partition)
+    start, end = bounds(calendar, partition)
     moment = instant(quoted(declared.time), kinds[declared.time])
     if kinds[declared.time] == "DATE":
         # A date is the local day, which the calendar's own zone begins.
-        moment = f"timezone('{declared.calendar.timezone}', {quoted(declared.time)}::timestamp)"
+        moment = f"timezone('{calendar.timezone}', {quoted(declared.time)}::timestamp)"
     found = rows.aggregate(
         f"count(*) filter ({moment} >= {instant_literal(end)}), count(*) filter ({moment} < {instant_literal(start)}), "
         f"count(*) filter ({quoted(declared.time)} is null), count(*), count(distinct "
@@ -95,8 +105,10 @@ def entity_rows(lake: duckdb.DuckDBPyConnection, declared: TrainingSet, partitio
     return rows
 
 
-def questions(lake: duckdb.DuckDBPyConnection, declared: TrainingSet, partition: str) -> duckdb.DuckDBPyRelation:
-    """Entity rows of one partition with their features, without labels: what is asked of a model.
+def questions(
+    lake: duckdb.DuckDBPyConnection, declared: TrainingSet, partition: str, calendar: Calendar | None = None
+) -> duckdb.DuckDBPyRelation:
+    """Entity rows of one partition with their features, without labels: what is asked of a model; as `entity_rows`.
 
     Returns:
         Keys, time, the features, and the columns that say when these were known.
@@ -104,7 +116,7 @@ def questions(lake: duckdb.DuckDBPyConnection, declared: TrainingSet, partition:
     Raises:
         TrainingDataError, MissingPartition: as `entity_rows`, and when a declared feature does not come.
     """
-    joined = declared.features.join(lake, entity_rows(lake, declared, partition))
+    joined = declared.features.join(lake, entity_rows(lake, declared, partition, calendar))
     features, known = declared.features.columns, dict.fromkeys(declared.features.known_at.values())
     _refuse_missing(f"features of {declared.name!r}", [*features, *known], joined.columns)
     chosen = [*map(quoted, (*declared.keys, declared.time))]

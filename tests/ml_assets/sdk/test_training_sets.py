@@ -65,6 +65,18 @@ def test_questions_have_no_labels_and_need_none(lake: Warehouse) -> None:
         assert asked.columns == ["shop_id", "week", "footfall", "sold_before", "shop_known_at"]
 
 
+def test_a_model_may_be_asked_about_a_time_past_the_calendar_of_its_training_set(lake: Warehouse) -> None:
+    ended = dg.WeeklyPartitionsDefinition(
+        start_date=WEEKS[0], end_date=WEEKS[1], timezone=SALES_CALENDAR.timezone, day_offset=SALES_CALENDAR.day_offset
+    )
+    short = replace(SALES, calendar=ended)
+    assert not ended.has_partition_key(WEEK)
+    with lake.reader() as connection:
+        asked = questions(connection, short, WEEK, SALES_CALENDAR).to_arrow_table()
+        assert asked.equals(questions(connection, SALES, WEEK).to_arrow_table())
+    assert asked.num_rows == 20
+
+
 def test_entity_rows_without_a_label_are_left_out_or_get_the_declared_one(lake: Warehouse) -> None:
     sales = loaves(20, weeks=2)
     store(lake, LOAVES, sales.filter(pc.greater(sales["shop_id"], 4)))
