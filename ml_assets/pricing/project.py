@@ -44,7 +44,7 @@ PRODUCT_DEMAND = Model(
         beats={"last week": "units_lag_1", "four-week mean": "units_mean_4", "eight-week median": "units_median_8"},
         tolerance=0.05,  # a week is judged by one week, and holidays weigh in it
     ),
-    monitor=Monitor(unwatched=("day_of_month", "early_days", "holidays", "holidays_next", "open_days")),
+    monitor=Monitor(unwatched=("weeks_known", "day_of_month", "early_days", "holidays", "holidays_next", "open_days")),
     online=True,
     not_negative=True,
 )
