@@ -251,6 +251,12 @@ class FeatureView:
         # An hour more: clocks may have changed in between.
         return (self.ttl + timedelta(hours=1)) // (period or self.period)
 
+    def reached(self, first: datetime, last: datetime) -> list[str]:
+        """The partitions of the mart that can hold a value for a row of some time from `first` to `last`."""
+        # An hour more: clocks may have changed in between.
+        oldest = first - self.ttl - timedelta(hours=1)
+        return [key for key in self.calendar.get_partition_keys() if oldest <= self.known_at(key) <= last]
+
     def _bounds(self, partition: str) -> tuple[datetime, datetime]:
         start = self.calendar.time_window_for_partition_key(partition).start
         return start, start + self.period

@@ -124,9 +124,9 @@ def _fold_specs(model: Model, keys: ProjectTables) -> list[dg.AssetSpec]:
     }
     fitted = (folds.fit, type(model.trainer).fit, type(model.trainer).save)
     asked = (folds.predict, folds.predict_as_served, type(model.trainer).predict, type(model.trainer).load)
-    detailed: tuple[Callable[..., object], ...] = ()
+    served: tuple[Callable[..., object], ...] = (folds.answers_as_served, *asked)
     if isinstance(model.trainer, DetailedTrainer):
-        detailed = (folds.details_as_served, type(model.trainer).detail)
+        served = (*served, type(model.trainer).detail)
     specs: list[tuple[dg.AssetSpec, tuple[Callable[..., object], ...], Mapping[str, object]]] = [
         (
             dg.AssetSpec(
@@ -185,7 +185,7 @@ def _fold_specs(model: Model, keys: ProjectTables) -> list[dg.AssetSpec]:
                     kinds={kind, "duckdb"},
                     metadata=keys.columns(keys.predictions),
                 ),
-                (*asked, *detailed, training_sets.questions, type(rows.features).join),
+                (*served, training_sets.questions, type(rows.features).join),
                 {"model": settings["model"], "features": settled(rows.features), "rows": plain_query(rows.entity_rows)},
             )
         )

@@ -178,20 +178,20 @@ def predict_as_served(model: Model, file: ModelFile, rows: pa.Table) -> Floats:
     return _usable(model, trainer.predict(trained, matrix(rows, file.signature.features)))
 
 
-def details_as_served(model: Model, file: ModelFile, rows: pa.Table) -> dict[str, Floats]:
-    """What else such a version says of each of `rows`; NaN in columns that the declared trainer has and it has not.
+def answers_as_served(model: Model, file: ModelFile, rows: pa.Table) -> dict[str, Floats]:
+    """`predict_as_served` as `prediction`, and all else that such a version says of each of `rows`.
+
+    Every column that the declared trainer gives is there; NaN where the version has it not.
 
     Raises:
-        ModelMismatch: as `predict_as_served`.
+        ModelMismatch, TrainingDataError: as `predict_as_served`.
     """
-    declared = details_of(model.trainer)
-    if not declared:
-        return {}
     trainer, trained = _served(model, file)
-    known: Mapping[str, Floats] = {}
-    if isinstance(trainer, DetailedTrainer):
-        known = trainer.detail(trained, matrix(rows, file.signature.features))
-    return {name: known.get(name, np.full(rows.num_rows, np.nan)) for name in declared}
+    features = matrix(rows, file.signature.features)
+    prediction = _usable(model, trainer.predict(trained, features))
+    said = trainer.detail(trained, features) if isinstance(trainer, DetailedTrainer) else {}
+    unsaid = np.full(rows.num_rows, np.nan)
+    return {"prediction": prediction, **{name: said.get(name, unsaid) for name in details_of(model.trainer)}}
 
 
 def evaluate(

@@ -279,13 +279,11 @@ class Fold:
             )
         serving, version = decisions[-1], self.stores.registry
         rows = questions(self.lake, declared, self.partition, self.model.calendar).to_arrow_table()
-        file = self._file_of(serving)
-        found = folds.predict_as_served(self.model, file, rows)
-        details = folds.details_as_served(self.model, file, rows)
+        answers = folds.answers_as_served(self.model, self._file_of(serving), rows)
+        found = answers["prediction"]
         table = rows.select([*declared.keys, declared.time])
         for name, values in {
-            "prediction": pa.array(found, pa.float64()),
-            **{name: pa.array(said, pa.float64(), from_pandas=True) for name, said in details.items()},
+            **{name: pa.array(said, pa.float64(), from_pandas=True) for name, said in answers.items()},
             "version_of": pa.array([serving.version_of] * len(found), pa.string()),
             "model_digest": pa.array([serving.model_digest] * len(found), pa.string()),
             PARTITION_KEY: pa.array([self.partition] * len(found), pa.string()),

@@ -6,7 +6,6 @@ Belongs here: `FeatureSource` over selections of views and transforms of request
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 
 import dagster as dg
 import duckdb
@@ -115,9 +114,7 @@ class ViewFeatures:
             refuse_unfit(lake, selection.view)
             partitions: list[str] = []
             if asked.first is not None and asked.last is not None:
-                oldest = asked.first - selection.view.ttl - timedelta(hours=1)
-                known = {key: selection.view.known_at(key) for key in selection.view.calendar.get_partition_keys()}
-                partitions = [key for key, moment in known.items() if oldest <= moment <= asked.last]
+                partitions = selection.view.reached(asked.first, asked.last)
             views.append(_selected(joined_view(selection.view, partitions), selection))
         joined = lake.sql(point_in_time_sql(lake, asked, views))
         if not self.transforms:

@@ -8,7 +8,7 @@ materialized. Nothing is written into the lake, the receipts or MLflow.
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -227,8 +227,9 @@ class Workbench:
         with self.warehouse.reader() as lake:
             given = lake.from_arrow(pa.Table.from_pandas(rows, preserve_index=False))
             times = entity_rows(lake, given, not_after=datetime.now(UTC))
-            for view in _views(features):
-                require(lake, view.source_key, _reached(view, times.first, times.last))
+            if times.first is not None and times.last is not None:
+                for view in _views(features):
+                    require(lake, view.source_key, view.reached(times.first, times.last))
             found = features.join(lake, given).to_arrow_table()
         chosen = found.select([*rows.columns, *features.columns, *dict.fromkeys(features.known_at.values())])
         return chosen.to_pandas().set_index(rows.index)
@@ -405,15 +406,6 @@ def _views(features: ViewFeatures) -> list[FeatureView]:
     """Every view that is read, by transforms too."""
     read = [*features.selections, *(transform.reads for transform in features.transforms)]
     return list(dict.fromkeys(selection.view for selection in read))
-
-
-def _reached(view: FeatureView, first: datetime | None, last: datetime | None) -> list[str]:
-    """The partitions of the view's mart that can hold a value for rows between two moments."""
-    if first is None or last is None:
-        return []
-    # An hour more: clocks may have changed in between.
-    oldest = first - view.ttl - timedelta(hours=1)
-    return [key for key in view.calendar.get_partition_keys() if oldest <= view.known_at(key) <= last]
 
 
 def _require_views(lake: duckdb.DuckDBPyConnection, declared: TrainingSet, partition: str) -> None:

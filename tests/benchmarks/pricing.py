@@ -81,7 +81,7 @@ def walk(
     A product that is not listed in a week is forecast to sell nothing.
     """
     place = {product: n for n, product in enumerate(products)}
-    found = {name: np.zeros((len(products), len(folds))) for name in (HEADLINE, *DETAILS)}
+    found = {name: np.zeros((len(products), len(folds))) for name in ("prediction", *DETAILS)}
 
     def fold(at: int) -> float:
         began = time.thread_time()
@@ -89,11 +89,7 @@ def walk(
         asked = rows.filter(pc.equal(rows[PARTITION_KEY], folds[at]))
         listed = [place.get(product) for product in asked["product_id"].to_pylist()]
         there = [n for n, one in enumerate(listed) if one is not None]
-        said = {
-            HEADLINE: sdk_folds.predict(demand, fitted.file, asked),
-            **sdk_folds.details_as_served(demand, fitted.file, asked),
-        }
-        for name, values in said.items():
+        for name, values in sdk_folds.answers_as_served(demand, fitted.file, asked).items():
             found[name][[listed[n] for n in there], at] = values[there]
         return time.thread_time() - began
 
@@ -141,12 +137,12 @@ def main(arguments: Sequence[str]) -> None:
 
         methods = baselines.naive(units, asked.folds)
         ours, seconds = walk(PRODUCT_DEMAND, rows, folds, products, Path(folder), asked.side_by_side)
-        methods |= {HEADLINE: ours[HEADLINE], "ours, expectation": ours["expected_units"]}
+        methods |= {HEADLINE: ours["prediction"], "ours, expectation": ours["expected_units"]}
         unplanned, _ = walk(
             replace(PRODUCT_DEMAND, features=UNPLANNED), rows, folds, products, Path(folder), asked.side_by_side
         )
     methods |= {
-        "ours without the week's plan, median": unplanned[HEADLINE],
+        "ours without the week's plan, median": unplanned["prediction"],
         "ours without the week's plan, expectation": unplanned["expected_units"],
     }
     for name in () if asked.without_statsforecast else (*baselines.INTERMITTENT, *AUTOMATIC):

@@ -53,6 +53,7 @@ def test_what_is_sold_from_the_holdout_on_does_not_change_a_forecast(rows: pa.Ta
 def test_a_fold_says_of_each_product_what_to_expect_and_an_interval(rows: pa.Table, tmp_path: Path) -> None:
     asked = rows.filter(pc.equal(rows[PARTITION_KEY], FOLD))
     file = folds.fit(PRODUCT_DEMAND, FOLD, folds.span_of(PRODUCT_DEMAND, FOLD), rows, tmp_path).file
-    details = folds.details_as_served(PRODUCT_DEMAND, file, asked)
-    assert details.keys() == DETAILS.keys()
-    assert all(np.isfinite(one).all() and len(one) == asked.num_rows for one in details.values())
+    answers = folds.answers_as_served(PRODUCT_DEMAND, file, asked)
+    assert list(answers) == ["prediction", *DETAILS]
+    assert all(np.isfinite(one).all() and len(one) == asked.num_rows for one in answers.values())
+    np.testing.assert_array_equal(answers["prediction"], folds.predict(PRODUCT_DEMAND, file, asked))
