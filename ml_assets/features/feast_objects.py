@@ -22,7 +22,6 @@ from feast.value_type import ValueType
 from ml_assets.features.catalogue import Catalogue
 from ml_assets.sdk.feature_types import TYPES
 from ml_assets.sdk.feature_views import (
-    EndOf,
     Entity,
     Feature,
     FeatureService,
@@ -66,7 +65,7 @@ def _view(view: FeatureView, entities: Mapping[str, FeastEntity]) -> FeastView:
             table=view.source,
             name=f"{view.source} for {view.name}",
             computed={view.event_column: view.event_sql} if view.event_sql else None,
-            computed_from=view.timestamp.column if isinstance(view.timestamp, EndOf) else None,
+            computed_from=view.timestamp_column if view.event_sql else None,
             timestamp_field=view.event_column,
             created_timestamp_column=view.created,
             # The mart's column -> the feature's name.

@@ -36,9 +36,9 @@ def relation_sql(view: FeatureView, partitions: Sequence[str] | None = None) -> 
     """The mart, or only some `partitions` of it, as a relation that has the view's event time."""
     only = "" if partitions is None else f" where {PARTITION_KEY} in ({_literals(partitions)})"
     mart = f"(from {view.table.sql}{only})"
-    if view.event_sql is None or isinstance(view.timestamp, str):
+    if view.event_sql is None:
         return mart
-    return with_computed(mart, {view.event_column: view.event_sql}, of=view.timestamp.column)
+    return with_computed(mart, {view.event_column: view.event_sql}, of=view.timestamp_column)
 
 
 def joined_view(view: FeatureView, partitions: Sequence[str] | None = None) -> View:
