@@ -4,6 +4,7 @@ Belongs here: factories from declarations to thin assets and checks. Not here: w
 `statistics.py`, `skew.py`), the declarations.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -126,10 +127,13 @@ def _skew(
     team: str, views: Sequence[FeatureView], transforms: Sequence[OnRequestTransform]
 ) -> tuple[dg.AssetsDefinition, dg.AssetChecksDefinition]:
     key = skew_key(team)
-    coarsest = max(views, key=lambda view: view.period)
-    marts = {
-        view.source_key: max(_sampled_back(v, coarsest) for v in views if v.source == view.source) for view in views
-    }
+    # Of those alike in length one that is known when its partition has ended, so that the others have one to look at.
+    coarsest = max(views, key=lambda view: (view.period, not view.is_known_at_start))
+    reads: dict[dg.AssetKey, list[int]] = defaultdict(list)
+    for view in views:
+        first, last = _reach(view, coarsest)
+        reads[online_key(view)].append(last)
+        reads[view.source_key] += first, last
     check = partitioned_check(
         "within_bound",
         key,
@@ -140,8 +144,8 @@ def _skew(
     @dg.asset(
         key=key,
         deps=[
-            *(dg.AssetDep(online_key(view), partition_mapping=partitions.same_time()) for view in views),
-            *(dg.AssetDep(mart, partition_mapping=partitions.same_time(back)) for mart, back in marts.items()),
+            dg.AssetDep(read, partition_mapping=partitions.offset(min(periods), max(periods)))
+            for read, periods in reads.items()
         ],
         partitions_def=coarsest.calendar,
         backfill_policy=ONE_RUN["ml_assets"],
@@ -281,18 +285,28 @@ def _metadata(columns: Columns, source: dg.AssetKey | None, read: Iterable[str])
     )
 
 
-def _sampled_back(view: FeatureView, coarsest: FeatureView) -> int:
-    """How many periods of `coarsest` the sampled keys of `view` reach back: one more than count."""
-    return view.lookback(coarsest.period) + 1
+def _reach(view: FeatureView, coarsest: FeatureView) -> tuple[int, int]:
+    """From which to which period of `coarsest`, relative to its own, the keys of `view` are sampled.
+
+    One more than counts, so that expired ones are among them.
+    """
+    # The store is brought to the next partition of such a view when that begins: it is the one to compare then.
+    last = int(_begins_with(view, coarsest)) - int(coarsest.is_known_at_start)
+    return last - view.lookback(coarsest.period) - 1, last
+
+
+def _begins_with(view: FeatureView, coarsest: FeatureView) -> bool:
+    """Whether partitions of the view are known when those of `coarsest` begin; of shorter ones those that ended are."""
+    return view.is_known_at_start and view.period == coarsest.period
 
 
 def _covered(view: FeatureView, partition: str, coarsest: FeatureView) -> list[str]:
-    """The partitions of the view's mart from which keys are sampled when `partition` of the coarsest has ended."""
-    until = coarsest.ended(partition)
-    since = until - coarsest.period * (_sampled_back(view, coarsest) + 1)
-    return [
-        key for key in view.calendar.get_partition_keys() if since < view.known_at(key) and view.ended(key) <= until
-    ]
+    """The partitions of the view's mart from which keys are sampled when `partition` of the coarsest is known."""
+    until = coarsest.known_at(partition)
+    first, last = _reach(view, coarsest)
+    since = until - coarsest.period * (last - first + 1)
+    end = view.known_at if _begins_with(view, coarsest) else view.ended
+    return [key for key in view.calendar.get_partition_keys() if since < view.known_at(key) and end(key) <= until]
 
 
 def _said(found: Sequence[Mapping[str, Any]], beyond: Sequence[Mapping[str, Any]]) -> str:

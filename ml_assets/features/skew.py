@@ -66,7 +66,7 @@ SKEW_COLUMNS = {
     "cause": ("VARCHAR", "The most frequent cause; null without a difference."),
     "causes": ("VARCHAR", "Every cause with its number of keys; null without a difference."),
     "example": ("VARCHAR", "One key with both values; null without a difference."),
-    PARTITION_KEY: ("VARCHAR", "Dagster partition key: the period at whose end was compared."),
+    PARTITION_KEY: ("VARCHAR", "Dagster partition key: the period with which what was compared is known."),
 }
 """Type and meaning of each column of the findings."""
 
@@ -167,13 +167,13 @@ def view_skew(
     served: ServedView | None = None,
     moved_on: bool = False,
 ) -> list[Skew]:
-    """Compare the view, and the `transforms` that read it, when `partition` has ended: one finding a feature.
+    """Compare the view, and the `transforms` that read it, when `partition` is known: one finding a feature.
 
     Args:
         lake: a reading connection.
         view: what is compared.
         rows: the online store.
-        partition: of the mart, at whose end is read online and joined offline.
+        partition: of the mart; when it is known is read online and joined offline.
         reach: the partitions from which keys are sampled; more than count, so that expired ones are among them.
         transforms: of a request; computed from both sides' inputs with their examples.
         served: the view as the readers of the online store know it; as it is declared, unless given.

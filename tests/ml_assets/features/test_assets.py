@@ -142,6 +142,23 @@ def test_a_view_that_is_known_when_its_week_begins_is_served_and_compared_as_of_
     assert all(said.passed for said in grocery.judged("feature_skew", "within_bound"))
 
 
+def test_views_known_when_a_week_begins_and_when_it_ends_are_compared_at_one_instant(grocery: Grocery) -> None:
+    grocery.catalogue = Catalogue((replace(PRICES, name="plans", timestamp=StartOf("week")), PRICES))
+    assert grocery.build("product_weeks").success
+    past, begun = WEEKS[:-1], WEEKS[-1]
+    assert grocery.build("prices_online", *past).success
+    assert grocery.build("plans_online", *past).success
+    # The store is at the beginning of the week before the instant of the comparison: nothing is to be made of that.
+    assert f"commerce/plans_online@{begun} is late" in failure(grocery.build("feature_skew", past[-1]))
+    assert grocery.build("plans_online", begun).success
+    assert grocery.build("feature_skew", past[-1]).success
+    found = grocery.table("feature_skew")
+    assert {(one["view"], one["as_of"], one["compared"] == one["sampled"], one["skewed"]) for one in found} == {
+        ("plans", PRICES.known_at(past[-1]), True, 0),
+        ("prices", PRICES.known_at(past[-1]), True, 0),
+    }
+
+
 def test_a_view_that_is_not_served_has_statistics_only() -> None:
     found, _ = assets.feature_assets(Catalogue((replace(PRICES, online=False),)))
     assert [one.key for one in found] == [assets.statistics_key(PRICES)]
