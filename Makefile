@@ -21,7 +21,7 @@ notebook: setup ## open JupyterLab on 127.0.0.1 with the tutorial
 	$(BIN)/python -m ml_assets.notebooks.lab
 
 test: lint ## lint, type-check and run every test
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 lint: setup ## check style and types
 	$(BIN)/ruff check .

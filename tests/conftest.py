@@ -16,6 +16,11 @@ from resources.warehouse import Warehouse, install_extensions
 os.environ.update(TELEMETRY_OFF)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the groups: each runs for minutes, and at the end one worker would wait for the other's."""
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+
+
 class LeftTheMachine(AssertionError):
     """Something tried to reach an address that is not on this machine."""
 
