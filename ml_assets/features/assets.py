@@ -4,6 +4,7 @@ Belongs here: factories from declarations to thin assets and checks. Not here: w
 `statistics.py`, `skew.py`), the declarations.
 """
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -306,7 +307,8 @@ def _covered(view: FeatureView, partition: str, coarsest: FeatureView) -> list[s
     first, last = _reach(view, coarsest)
     since = until - coarsest.period * (last - first + 1)
     end = view.known_at if _begins_with(view, coarsest) else view.ended
-    return [key for key in view.calendar.get_partition_keys() if since < view.known_at(key) and end(key) <= until]
+    keys = view.calendar.get_partition_keys()
+    return list(keys[bisect_right(keys, since, key=view.known_at) : bisect_right(keys, until, key=end)])
 
 
 def _said(found: Sequence[Mapping[str, Any]], beyond: Sequence[Mapping[str, Any]]) -> str:

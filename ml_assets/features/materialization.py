@@ -10,12 +10,13 @@ again, or twice; and a row that a correction took out of the mart gives way to t
 
 import hashlib
 from collections.abc import Sequence
+from itertools import chain
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml_assets.sdk.feature_forms import refuse_unfit, served_view, values_as_of
+from ml_assets.sdk.feature_forms import asked_keys, refuse_unfit, served_view, values_as_of
 from ml_assets.sdk.feature_views import EVENT_TIME, FeatureView
 from resources.feature_store.online_rows import OnlineRows
 from resources.feature_store.online_writer import refresh
@@ -61,7 +62,8 @@ def online_values(lake: duckdb.DuckDBPyConnection, view: FeatureView, partitions
         DeclarationError: the mart is not as the view declares.
     """
     refuse_unfit(lake, view)
-    found = values_as_of(lake, view, {partition: partitions_in_reach(view, partition) for partition in partitions})
+    reach = {partition: partitions_in_reach(view, partition) for partition in partitions}
+    found = values_as_of(lake, view, asked_keys(lake, view, reach), chain.from_iterable(reach.values()))
     return found.filter(pc.is_valid(found[EVENT_TIME]))
 
 

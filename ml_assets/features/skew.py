@@ -17,7 +17,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from ml_assets.sdk.feature_forms import LAST_EVENT, served_view, values_as_of
+from ml_assets.sdk.feature_forms import LAST_EVENT, asked_keys, served_view, values_as_of
 from ml_assets.sdk.feature_views import EVENT_TIME, FeatureView, OnRequestTransform
 from resources.feature_store.online_rows import OnlineRows
 from resources.feature_store.packed_rows import arrow_type
@@ -134,13 +134,17 @@ class Skew:
 
 @dataclass(frozen=True)
 class _Sample:
-    """The sampled keys of a view with what the lake and the store say of them; `places` are those to compare."""
+    """The sampled keys of a view with what the store says of them, and the lake of those to compare.
+
+    `places` says where the keys of the lake's rows are in the store's answer.
+    """
 
     view: FeatureView
     instant: datetime
-    lake: pa.Table
+    size: int
     online: OnlineFeatures
     places: Sequence[int]
+    lake: pa.Table
 
     @cached_property
     def statuses(self) -> Mapping[str, Sequence[Status]]:
@@ -152,9 +156,9 @@ class _Sample:
         """By feature, the event time of each key's value in the store."""
         return self.online.event_times()
 
-    def key(self, place: int) -> str:
-        """A key for people."""
-        return ", ".join(f"{name}={self.lake[name][place].as_py()}" for name in self.view.keys)
+    def key(self, at: int) -> str:
+        """The key of the lake's row `at`, for people."""
+        return ", ".join(f"{name}={self.lake[name][at].as_py()}" for name in self.view.keys)
 
 
 def view_skew(
@@ -202,21 +206,24 @@ def _sampled(
     served: ServedView,
     moved_on: bool,
 ) -> _Sample:
-    offline = values_as_of(lake, view, {partition: reach}, with_last_event=True, at_most=SAMPLED_KEYS)
+    keys = asked_keys(lake, view, {partition: reach}, at_most=SAMPLED_KEYS).to_arrow_table()
     instant = view.known_at(partition)
     reader = OnlineReader(rows, [served], now=instant.timestamp)
-    online = reader.read(view.select().references, {key: offline[key].to_pylist() for key in view.keys})
+    online = reader.read(view.select().references, {key: keys[key].to_pylist() for key in view.keys})
     events = next(iter(online.event_times().values()))
     places = [at for at, event in enumerate(events) if (not moved_on if event is None else event <= instant)]
-    return _Sample(view, instant, offline, online, places)
+    # Long after the instant the store has moved on from nearly all keys: only the others are worth a join.
+    compared = lake.from_arrow(keys.take(pa.array(places, pa.int64())))
+    offline = values_as_of(lake, view, compared, reach, with_last_event=True)
+    return _Sample(view, instant, keys.num_rows, online, places, offline)
 
 
 def _compared(sample: _Sample, feature: str) -> Skew:
-    found = Skew(sample.view.name, feature, sample.instant, sample.lake.num_rows, len(sample.places))
+    found = Skew(sample.view.name, feature, sample.instant, sample.size, len(sample.places))
     offline, online = sample.lake[feature].to_pylist(), sample.online.columns[feature]
-    for place, cause in _differences(sample, feature, offline, online):
+    for at, cause in _differences(sample, feature, offline, online):
         found.causes[cause] += 1
-        found.example = found.example or f"{sample.key(place)}: online {online[place]!r}, lake {offline[place]!r}"
+        found.example = found.example or f"{sample.key(at)}: online {online[sample.places[at]]!r}, lake {offline[at]!r}"
     return found
 
 
@@ -225,42 +232,42 @@ def _differences(
 ) -> Iterator[tuple[int, Cause]]:
     statuses, events = sample.statuses[feature], sample.events[feature]
     counts, newest = sample.lake[EVENT_TIME].to_pylist(), sample.lake[LAST_EVENT].to_pylist()
-    for place in sample.places:
-        if _same(offline[place], online[place]):
+    for at, place in enumerate(sample.places):
+        if _same(offline[at], online[place]):
             continue
-        served, known = events[place], newest[place]
+        served, known = events[place], newest[at]
         if served is None:
-            yield place, Cause.MISSING_ROW
+            yield at, Cause.MISSING_ROW
         elif known is None or served > known:
-            yield place, Cause.WITHDRAWN_ROW
+            yield at, Cause.WITHDRAWN_ROW
         elif served < known:
-            yield place, Cause.STALE_ROW
-        elif (counts[place] is None) != (statuses[place] is Status.OUTSIDE_TTL):
-            yield place, Cause.TTL
+            yield at, Cause.STALE_ROW
+        elif (counts[at] is None) != (statuses[place] is Status.OUTSIDE_TTL):
+            yield at, Cause.TTL
         else:
-            yield place, Cause.TYPE if _alike(offline[place], online[place]) else Cause.LATE_DATA
+            yield at, Cause.TYPE if _alike(offline[at], online[place]) else Cause.LATE_DATA
 
 
 def _transformed(sample: _Sample, transform: OnRequestTransform) -> Skew:
     """Both paths over the same requests: a batch of the lake's inputs, and row by row of the store's."""
     output = transform.output.name
-    found = Skew(transform.name, output, sample.instant, sample.lake.num_rows, len(sample.places))
+    found = Skew(transform.name, output, sample.instant, sample.size, len(sample.places))
     requests = [transform.examples[at % len(transform.examples)] for at in range(sample.lake.num_rows)]
     types = {one.name: arrow_type(one.kind.packed) for one in transform.request.fields}
     batch = sample.lake.select(list(transform.reads.names))
     for name, kind in types.items():
         batch = batch.append_column(name, pa.array([request[name] for request in requests], kind))
     offline = transform.of_table(batch).to_pylist()
-    for place in sample.places:
+    for at, place in enumerate(sample.places):
         inputs = {name: sample.online.columns[name][place] for name in transform.reads.names}
-        online = transform.of_row({**inputs, **requests[place]})
-        if _same(offline[place], online) or any(
-            not _same(sample.lake[name][place].as_py(), value) for name, value in inputs.items()
+        online = transform.of_row({**inputs, **requests[at]})
+        if _same(offline[at], online) or any(
+            not _same(sample.lake[name][at].as_py(), value) for name, value in inputs.items()
         ):
             # Of other inputs the difference is that of the inputs, which has been counted.
             continue
         found.causes[Cause.TRANSFORM] += 1
-        found.example = found.example or f"{sample.key(place)}: online {online!r}, lake {offline[place]!r}"
+        found.example = found.example or f"{sample.key(at)}: online {online!r}, lake {offline[at]!r}"
     return found
 
 

@@ -3,7 +3,7 @@
 Belongs here: translating a declaration, once for each of the two. Not here: Feast's form (`features/feast_objects.py`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import duckdb
@@ -71,24 +71,20 @@ def served_view(view: FeatureView) -> ServedView:
     )
 
 
-def values_as_of(
+def asked_keys(
     lake: duckdb.DuckDBPyConnection,
     view: FeatureView,
     reach: Mapping[str, Sequence[str]],
-    with_last_event: bool = False,
     at_most: int | None = None,
-) -> pa.Table:
-    """What the view said when partitions had ended: for each partition of `reach`, of every key that one of the
-    partitions it names holds.
+) -> duckdb.DuckDBPyRelation:
+    """Whom to ask `values_as_of` about when partitions have ended: every key that a partition in their reach holds.
 
-    Columns are `partition_key`, the keys, `asked_at`, the features, and `event_time` of the row that counted; features
-    and event time are null where none did. Rows come in order of partition.
+    Columns are `partition_key`, the keys and `asked_at`; rows come in their order.
 
     Args:
         lake: a reading connection.
-        view: what is asked.
+        view: what will be asked.
         reach: by partition, those partitions of the mart that can hold a value when it has ended.
-        with_last_event: also `last_event_time`, the newest event time before, however old.
         at_most: how many keys of a partition, chosen by their hash; all, unless given.
     """
     asked = pa.table(
@@ -101,14 +97,37 @@ def values_as_of(
         }
     )
     lake.register("asked_partitions", asked)
-    partitions = sorted(set(asked["reached"].to_pylist()))
-    known = joined_view(view, partitions)
+    return lake.sql(_entities_sql(view, sorted(set(asked["reached"].to_pylist())), at_most))
+
+
+def values_as_of(
+    lake: duckdb.DuckDBPyConnection,
+    view: FeatureView,
+    asked: duckdb.DuckDBPyRelation,
+    partitions: Iterable[str],
+    with_last_event: bool = False,
+) -> pa.Table:
+    """What the view said of the keys at the instants that `asked` names, in its order.
+
+    Columns are those of `asked`, the features, and `event_time` of the row that counted; features and event time are
+    null where none did.
+
+    Args:
+        lake: a reading connection, on which `asked` was made.
+        view: what is asked.
+        asked: of `asked_keys`, or some of its rows.
+        partitions: of the mart, in which the values are looked for; only their files are read.
+        with_last_event: also `last_event_time`, the newest event time before, however old.
+    """
+    known = joined_view(view, sorted(set(partitions)))
     views = [known]
     if with_last_event:
         last = Feature(view.event_column, LAST_EVENT, "TIMESTAMP WITH TIME ZONE")
         views.append(replace(known, name=f"{view.name} of any age", ttl=None, features=[last]))
-    rows = entity_rows(lake, lake.sql(_entities_sql(view, partitions, at_most)), ASKED_AT)
-    return lake.sql(point_in_time_sql(lake, rows, views)).to_arrow_table()
+    rows = entity_rows(lake, asked, ASKED_AT)
+    answer = lake.sql(point_in_time_sql(lake, rows, views))
+    # Without a question the mart need not be read.
+    return (answer if rows.count else answer.limit(0)).to_arrow_table()
 
 
 def unfit_columns(view: FeatureView, found: Mapping[str, str]) -> list[str]:
