@@ -1,6 +1,6 @@
 """Which price to set: the best one that the rules allow, and in words why.
 
-Belongs here: the rules, the choice, its reason. Not here: forecasting (`model.py`), how demand answers to price
+Belongs here: the rules, the choice, its reason. Not here: forecasting (`trainer.py`), how demand answers to price
 (`elasticity.py`), setting any price.
 
 Units at a price are the units expected at the present price times (price / present price) ** elasticity. The retail
@@ -15,6 +15,7 @@ product's own best price; what a whole last step leaves unused is then filled wh
 import heapq
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -185,11 +186,18 @@ def allowed_prices(present: float, regular: float, rules: Rules) -> Numbers:
 
 def _grid(lowest: float, highest: float, present: float, endings_cents: tuple[int, ...]) -> Numbers:
     dollars = np.arange(int(max(lowest, 0)), int(max(highest, 0)) + 1)
-    cents = (dollars[:, None] * 100 + np.array(endings_cents)[None, :]).ravel()
-    prices = cents / 100
-    within = (prices >= lowest - TOLERANCE) & (prices <= highest + TOLERANCE) & (cents > 0)
+    prices = (dollars[:, None] * 100 + _ascending(endings_cents)).ravel() / 100
+    lowest = max(lowest, 0.01)
+    prices = prices[prices.searchsorted(lowest - TOLERANCE) : prices.searchsorted(highest + TOLERANCE, "right")]
     # A present price is often a mean and not in whole cents; less than half a cent from it is no other price.
-    return np.unique(np.append(prices[within & (np.abs(prices - present) >= 0.005)], present))
+    others = prices[np.abs(prices - present) >= 0.005]
+    at = others.searchsorted(present)
+    return np.concatenate((others[:at], [present], others[at:]))
+
+
+@cache
+def _ascending(endings_cents: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    return np.unique(endings_cents)
 
 
 def _best(row: dict[str, float], share: float, rules: Rules) -> _Choice:

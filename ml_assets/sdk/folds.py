@@ -210,7 +210,7 @@ def evaluate(
     Raises:
         TrainingDataError: the holdout has no rows.
     """
-    judged = _of(rows, span.holdout, model)
+    judged = rows.take(_places(rows, span.holdout, model))
     if not judged.num_rows:
         raise TrainingDataError(
             f"model {model.name!r} {partition}: {', '.join(span.holdout)} have no rows to judge a candidate by; "
@@ -245,11 +245,12 @@ class _Learned:
     @classmethod
     def of(cls, model: Model, span: Span, rows: pa.Table) -> "_Learned":
         """The rows of `span.learned`, each partition with the place after its last row."""
-        ordered = _of(rows, span.learned, model)
-        counts = {one["values"]: one["counts"] for one in pc.value_counts(ordered[PARTITION_KEY]).to_pylist()}
+        places = _places(rows, span.learned, model)
+        counts = {one["values"]: one["counts"] for one in pc.value_counts(rows[PARTITION_KEY]).to_pylist()}
         ends = itertools.accumulate(counts.get(partition, 0) for partition in span.learned)
-        features = matrix(ordered, model.feature_names)
-        return cls(dict(zip(span.learned, ends, strict=True)), Examples(features, _labels(model, ordered)))
+        # The rows are most of a fold's memory: they are not copied as a table first.
+        features = matrix(rows, model.feature_names, places)
+        return cls(dict(zip(span.learned, ends, strict=True)), Examples(features, _labels(model, rows)[places]))
 
     def examples_of(self, partitions: Sequence[str]) -> Examples:
         """Those of neighbouring partitions."""
@@ -311,11 +312,12 @@ def _rebuild(model: Model) -> str:
     return f"materialize {model.team}/{model.name}_candidate again"
 
 
-def _of(rows: pa.Table, partitions: tuple[str, ...], model: Model) -> pa.Table:
-    """The rows of some partitions, in an order that does not depend on how they are stored."""
-    chosen = rows.filter(pc.is_in(rows[PARTITION_KEY], pa.array(partitions, pa.string())))
+def _places(rows: pa.Table, partitions: tuple[str, ...], model: Model) -> NDArray[np.int64]:
+    """Where the rows of some partitions are, in an order that does not depend on how they are stored."""
+    chosen = np.flatnonzero(pc.is_in(rows[PARTITION_KEY], pa.array(partitions, pa.string())).to_numpy())
     order = [PARTITION_KEY, model.training_set.time, *model.training_set.keys]
-    return chosen.sort_by([(name, "ascending") for name in order])
+    within = pc.sort_indices(rows.select(order).take(chosen), [(name, "ascending") for name in order])
+    return np.asarray(chosen[within.to_numpy()])
 
 
 def _labels(model: Model, rows: pa.Table) -> Floats:
@@ -370,6 +372,6 @@ def _content_id(model: Model, span: Span, examples: Examples) -> str:
     """Names everything that decides the model, so that a checkpoint is only found by the very same training."""
     digest = hashlib.sha256()
     digest.update(repr((span, model.trainer, model.search, model.signature, model.seed, model.metric)).encode())
-    digest.update(np.ascontiguousarray(examples.features).tobytes())
-    digest.update(np.ascontiguousarray(examples.labels).tobytes())
+    digest.update(np.ascontiguousarray(examples.features).data)
+    digest.update(np.ascontiguousarray(examples.labels).data)
     return digest.hexdigest()[:32]

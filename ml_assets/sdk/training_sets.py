@@ -158,11 +158,13 @@ def labelled(lake: duckdb.DuckDBPyConnection, declared: TrainingSet, partition: 
     return table
 
 
-def matrix(rows: pa.Table, features: Sequence[str]) -> Floats:
-    """The features as (rows, columns), NaN where unknown."""
-    if not features:
-        return np.empty((rows.num_rows, 0))
-    return np.column_stack([_floats(rows, name) for name in features])
+def matrix(rows: pa.Table, features: Sequence[str], places: NDArray[np.int64] | None = None) -> Floats:
+    """The features as (rows, columns), NaN where unknown; of all rows, or of those at `places`, in that order."""
+    found = np.empty((rows.num_rows if places is None else len(places), len(features)))
+    for at, name in enumerate(features):
+        values = _floats(rows, name)
+        found[:, at] = values if places is None else values[places]
+    return found
 
 
 def leaks(rows: pa.Table, declared: TrainingSet, features: Sequence[str]) -> dict[str, int]:
