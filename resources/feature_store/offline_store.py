@@ -101,9 +101,6 @@ class LakeOfflineStoreConfig(FeastConfigBaseModel):
             self.warehouse().reader(self.snapshot) as lake,
         ):
             lake.execute(f"set temp_directory = {_literal(spill)}")
-            # For every filter that a join finds at run time, DuckLake asks its catalog again which files are left. That
-            # was a fifth of a join's time, for nothing: keys lie in all files, and bounds of time are in the query.
-            lake.execute("set disabled_optimizers = 'join_filter_pushdown'")
             clock = threading.Timer(timeout, lake.interrupt) if timeout else None
             if clock:
                 clock.start()
