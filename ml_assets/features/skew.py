@@ -206,14 +206,14 @@ def _sampled(
     served: ServedView,
     moved_on: bool,
 ) -> _Sample:
-    keys = asked_keys(lake, view, {partition: reach}, at_most=SAMPLED_KEYS).to_arrow_table()
+    keys = asked_keys(lake, view, {partition: reach}, at_most=SAMPLED_KEYS)
     instant = view.known_at(partition)
     reader = OnlineReader(rows, [served], now=instant.timestamp)
     online = reader.read(view.select().references, {key: keys[key].to_pylist() for key in view.keys})
     events = next(iter(online.event_times().values()))
     places = [at for at, event in enumerate(events) if (not moved_on if event is None else event <= instant)]
     # Long after the instant the store has moved on from nearly all keys: only the others are worth a join.
-    compared = lake.from_arrow(keys.take(pa.array(places, pa.int64())))
+    compared = keys.take(pa.array(places, pa.int64()))
     offline = values_as_of(lake, view, compared, reach, with_last_event=True)
     return _Sample(view, instant, keys.num_rows, online, places, offline)
 

@@ -76,7 +76,7 @@ def asked_keys(
     view: FeatureView,
     reach: Mapping[str, Sequence[str]],
     at_most: int | None = None,
-) -> duckdb.DuckDBPyRelation:
+) -> pa.Table:
     """Whom to ask `values_as_of` about when partitions have ended: every key that a partition in their reach holds.
 
     Columns are `partition_key`, the keys and `asked_at`; rows come in their order.
@@ -97,13 +97,13 @@ def asked_keys(
         }
     )
     lake.register("asked_partitions", asked)
-    return lake.sql(_entities_sql(view, sorted(set(asked["reached"].to_pylist())), at_most))
+    return lake.sql(_entities_sql(view, sorted(set(asked["reached"].to_pylist())), at_most)).to_arrow_table()
 
 
 def values_as_of(
     lake: duckdb.DuckDBPyConnection,
     view: FeatureView,
-    asked: duckdb.DuckDBPyRelation,
+    asked: pa.Table,
     partitions: Iterable[str],
     with_last_event: bool = False,
 ) -> pa.Table:
@@ -113,7 +113,7 @@ def values_as_of(
     null where none did.
 
     Args:
-        lake: a reading connection, on which `asked` was made.
+        lake: a reading connection.
         view: what is asked.
         asked: of `asked_keys`, or some of its rows.
         partitions: of the mart, in which the values are looked for; only their files are read.
@@ -124,7 +124,7 @@ def values_as_of(
     if with_last_event:
         last = Feature(view.event_column, LAST_EVENT, "TIMESTAMP WITH TIME ZONE")
         views.append(replace(known, name=f"{view.name} of any age", ttl=None, features=[last]))
-    rows = entity_rows(lake, asked, ASKED_AT)
+    rows = entity_rows(lake, lake.from_arrow(asked), ASKED_AT)
     answer = lake.sql(point_in_time_sql(lake, rows, views))
     # Without a question the mart need not be read.
     return (answer if rows.count else answer.limit(0)).to_arrow_table()
