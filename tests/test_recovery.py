@@ -1,5 +1,6 @@
 """Recovery with the real daemon: a lost file is named, refused and healed exactly; repeated kills change no result."""
 
+import math
 import os
 import random
 import signal
@@ -7,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -21,9 +23,8 @@ from platform_assets.partition_checker.states import State
 from platform_assets.recovery.launching import RecoveryRefused, done_since, launch
 from platform_assets.recovery.plan import Plan
 from platform_assets.recovery.roots import Situation, changed, unhealthy
-from platform_assets.sources.arrival import recorded_versions
+from platform_assets.sources.arrival import find_arrivals, recorded_versions
 from platform_assets.sources.catalogue import SOURCES
-from platform_assets.sources.landing import scan
 from platform_assets.spans import pairs_named
 from resources.environment import Environment
 from resources.lake_catalog import LakeCatalog
@@ -99,12 +100,9 @@ class Platform:
         wait("the delivery to be noticed", self._noticed, PATIENCE_SECONDS)
 
     def _noticed(self) -> bool:
-        for source in SOURCES:
-            found = scan(source, self.environment.landing).delivered
-            known = recorded_versions(self.instance, source)
-            if any(key not in known for key in found):
-                return False
-        return True
+        """Whether the sensor has recorded the version of everything that lies there, corrections included."""
+        recorded = partial(recorded_versions, self.instance)
+        return not find_arrivals(SOURCES, self.environment.landing, recorded, {}, seconds=math.inf).arrivals
 
 
 @pytest.fixture(scope="module")
