@@ -128,8 +128,9 @@ def _skew(
     team: str, views: Sequence[FeatureView], transforms: Sequence[OnRequestTransform]
 ) -> tuple[dg.AssetsDefinition, dg.AssetChecksDefinition]:
     key = skew_key(team)
-    # Of those alike in length one that is known when its partition has ended, so that the others have one to look at.
-    coarsest = max(views, key=lambda view: (view.period, not view.is_known_at_start))
+    # Of those alike in length one that is known when its partition has ended, so that the others have one to look at,
+    # and that begins first.
+    coarsest = max(views, key=lambda one: (one.period, not one.is_known_at_start, -one.calendar.start.timestamp()))
     reads: dict[dg.AssetKey, list[int]] = defaultdict(list)
     for view in views:
         first, last = _reach(view, coarsest)
@@ -167,12 +168,12 @@ def _skew(
         def rows(lake: duckdb.DuckDBPyConnection, wanted: Sequence[str]) -> pa.Table:
             found: list[dict[str, Any]] = []
             for view in views:
+                reach = {key: covered for key in wanted if (covered := _covered(view, key, coarsest))}
+                if not reach:
+                    # The view's mart begins later, and it may never have been materialized yet.
+                    continue
                 newest = skew.newest_instant(lake, TableName.of_key(online_key(view)))
-                for partition in wanted:
-                    covered = _covered(view, partition, coarsest)
-                    if not covered:
-                        # The view's mart begins later.
-                        continue
+                for partition, covered in reach.items():
                     last = covered[-1]
                     compared = skew.view_skew(
                         lake,

@@ -12,6 +12,7 @@ from ml_assets.features import assets
 from ml_assets.features.catalogue import Catalogue
 from ml_assets.sdk.feature_forms import served_view
 from ml_assets.sdk.feature_views import Feature, StartOf
+from platform_assets.partitions import weeks_from
 from resources.feature_store.online_resource import OnlineStore
 from resources.feature_store.reader import OnlineReader
 from resources.ledger import Ledger
@@ -156,6 +157,17 @@ def test_views_known_when_a_week_begins_and_when_it_ends_are_compared_at_one_ins
     assert {(one["view"], one["as_of"], one["compared"] == one["sampled"], one["skewed"]) for one in found} == {
         ("plans", PRICES.known_at(past[-1]), True, 0),
         ("prices", PRICES.known_at(past[-1]), True, 0),
+    }
+
+
+def test_before_a_view_begins_skew_needs_nothing_of_it(grocery: Grocery) -> None:
+    later = replace(PRICES, name="later_prices", partitions=weeks_from(WEEKS[3]))
+    grocery.catalogue = Catalogue((later, PRICES))
+    for name in ("product_weeks", "prices_online"):
+        assert grocery.build(name).success
+    assert grocery.build("feature_skew", *WEEKS[:3]).success
+    assert {(one["view"], one["partition_key"]) for one in grocery.table("feature_skew")} == {
+        ("prices", week) for week in WEEKS[:3]
     }
 
 
