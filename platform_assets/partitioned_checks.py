@@ -31,21 +31,26 @@ def partitioned_check(
         return dg.AssetCheckSpec(name, asset=asset, partitions_def=calendar, description=description, blocking=blocking)
 
 
-def judged_materializations(instance: dg.DagsterInstance, key: dg.AssetKey, partitions: Sequence[str] | None) -> Judged:
+def newest_materializations(
+    instance: dg.DagsterInstance, key: dg.AssetKey, partitions: Sequence[str] | None
+) -> Sequence[dg.EventLogRecord]:
     """The newest materialization of each of `partitions` (None: of the unpartitioned asset), in two queries."""
     if partitions is None:
-        records = instance.fetch_materializations(key, limit=1).records
-    else:
-        newest = instance.get_latest_storage_id_by_partition(
-            key, dg.DagsterEventType.ASSET_MATERIALIZATION, set(partitions)
-        )
-        wanted = dg.AssetRecordsFilter(key, storage_ids=list(newest.values()))
-        records = instance.fetch_materializations(wanted, limit=len(newest)).records if newest else []
+        return instance.fetch_materializations(key, limit=1).records
+    newest = instance.get_latest_storage_id_by_partition(
+        key, dg.DagsterEventType.ASSET_MATERIALIZATION, set(partitions)
+    )
+    wanted = dg.AssetRecordsFilter(key, storage_ids=list(newest.values()))
+    return instance.fetch_materializations(wanted, limit=len(newest)).records if newest else []
+
+
+def judged_materializations(instance: dg.DagsterInstance, key: dg.AssetKey, partitions: Sequence[str] | None) -> Judged:
+    """The `newest_materializations`, as verdicts name them."""
     return {
         record.partition_key: JudgedMaterialization(
             storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
         )
-        for record in records
+        for record in newest_materializations(instance, key, partitions)
     }
 
 

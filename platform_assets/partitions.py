@@ -91,11 +91,9 @@ def same_time(lookback: int = 0) -> dg.PartitionMapping:
     Hourly rolls up to daily and daily to weekly by the same mapping: a day needs all its hours, a week all its
     days. Upstream pairs outside the upstream's calendar (before its first day, a closed day) are not needed.
     """
-    return dg.TimeWindowPartitionMapping(start_offset=-lookback, allow_nonexistent_upstream_partitions=True)
+    return offset(-lookback, 0)
 
 
 def offset(first: int, last: int) -> dg.TimeWindowPartitionMapping:
     """A pair maps to the upstream pairs `first` to `last` relative to its own time, as far as the upstream has them."""
-    return dg.TimeWindowPartitionMapping(
-        start_offset=first, end_offset=last, allow_nonexistent_upstream_partitions=True
-    )
+    return dg.TimeWindowPartitionMapping(first, last, allow_nonexistent_upstream_partitions=True)

@@ -31,6 +31,7 @@ from platform_assets.partition_checker.inspection import Inspector
 from platform_assets.partition_checker.kept import Kept, kept_in_table
 from platform_assets.partition_checker.requirements import BoolArray, Requirement
 from platform_assets.partition_checker.states import Facts, inputs_changed, inputs_of, presence
+from platform_assets.partitioned_checks import newest_materializations
 from resources.ledger import Input, Receipt, digest, mark_of, schema_columns
 from resources.warehouse import Commit, TableName
 
@@ -258,18 +259,35 @@ class Build:
             )
 
         left, confirmed = self._keys(name, pairs & behind), self._keys(name, pairs & ~behind)
+        shown = self._shown_before(name, [known[key] for key in (*left, *confirmed)])
         if left:
             self._settled[name] |= pairs & behind
-            why = {"computed": "no: it is immutable", **self._shown_before(name)}
-            self._show(name, [known[key] for key in left], dict.fromkeys(left, why))
+            why = {"computed": "no: it is immutable"}
+            self._show(name, [known[key] for key in left], {key: {**shown[key], **why} for key in left})
         if confirmed:
-            self._settle(name, confirmed, receipt, {confirmed[-1]: self._shown_before(name)})
+            self._settle(name, confirmed, receipt, shown)
 
-    def _shown_before(self, name: str) -> Mapping[str, Any]:
-        """What the catalog shows of the table as a whole: it takes that from the last event, whatever that says."""
-        event = self.context.instance.get_latest_materialization_event(self._nodes[name].key)
-        shown = event.asset_materialization.metadata if event and event.asset_materialization else {}
-        return {entry: shown[entry] for entry in _OF_THE_TABLE if entry in shown}
+    def _shown_before(self, name: str, receipts: Sequence[Receipt]) -> dict[str, dict[str, Any]]:
+        """What the catalog shows of pairs besides their receipts, as their plots: it takes that from the last event.
+
+        The last pair is also given what is shown of the table as a whole, which comes from the last event of any.
+        """
+        instance, key = self.context.instance, self._nodes[name].key
+        partitions = [receipt.partition for receipt in receipts]
+        found = {
+            record.partition_key or "": record.asset_materialization.metadata
+            for record in newest_materializations(instance, key, partitions if any(partitions) else None)
+            if record.asset_materialization
+        }
+        shown: dict[str, dict[str, Any]] = {}
+        for receipt in receipts:
+            told = {*receipt_metadata(receipt), *_OF_THE_TABLE}
+            before = found.get(receipt.partition, {})
+            shown[receipt.partition] = {entry: value for entry, value in before.items() if entry not in told}
+        event = instance.get_latest_materialization_event(key)
+        last = event.asset_materialization.metadata if event and event.asset_materialization else {}
+        shown[partitions[-1]] |= {entry: last[entry] for entry in _OF_THE_TABLE if entry in last}
+        return shown
 
     def _inputs(self, name: str, partition: str) -> tuple[Input, ...]:
         return inputs_of(self._facts, self._requirements[name], name, partition)

@@ -190,7 +190,8 @@ class Shop:
                 for wave in build.waves():
                     for key, partitions in wave.items():
                         self._compute(key, partitions, context.run.run_id)
-                        build.record_table(key, partitions)
+                        plots = {partition: {"plot": f"of run {context.run.run_id}"} for partition in partitions}
+                        build.record_table(key, partitions, plots)
                 yield from build.outputs()
 
         return compute

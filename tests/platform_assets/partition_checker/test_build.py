@@ -343,7 +343,8 @@ def test_a_run_without_the_cut_off_computes_all_that_was_asked_for(built: Shop) 
 
 
 def test_a_run_with_the_cut_off_confirms_what_is_as_it_was(built: Shop) -> None:
-    before = built.ids()
+    assert built.build("sales", "evens", "sums", first=DAY, last=NEXT).success
+    before, plots = built.ids(), {day: built.event("sums", day).metadata["plot"] for day in (DAY, NEXT)}
     run = built.build("sales", "evens", "sums", first=DAY, last=NEXT, tags=CUT)
     assert run.success
     assert built.computed == []
@@ -352,6 +353,8 @@ def test_a_run_with_the_cut_off_confirms_what_is_as_it_was(built: Shop) -> None:
     assert (receipt.run_id, receipt.reused) == (run.run_id, True)
     shown = built.event("sums", DAY).metadata
     assert shown["computed"].value == "no: all that it reads is as it was"
+    assert {day: built.event("sums", day).metadata["plot"] for day in (DAY, NEXT)} == plots
+    assert built.event("sums", NEXT).metadata["dagster/row_count"].value == len(DAYS)
 
 
 def test_what_lies_behind_a_pair_that_was_rebuilt_with_equal_rows_is_confirmed(built: Shop) -> None:
@@ -470,14 +473,17 @@ def test_a_pair_that_reads_its_own_assets_day_before_names_the_receipt_that_this
 
 
 def test_an_immutable_pair_is_left_alone_when_what_it_reads_changes(built: Shop) -> None:
+    assert built.build("evens", first=DAY).success
     built.declare("evens", immutable_before=DAYS[7])
     built.sales[DAY].append(8)
     assert built.build("sales", first=DAY).success
     before, receipt = built.checksums()["evens"], built.receipts("evens")[DAY]
+    plot = built.event("evens", DAY).metadata["plot"]
     built.build("evens", first=DAY, tags=CUT)
     assert (built.computed, built.checksums()["evens"]) == ([], before)
     assert built.receipts("evens")[DAY] == receipt
-    assert built.event("evens", DAY).metadata["computed"].value == "no: it is immutable"
+    shown = built.event("evens", DAY).metadata
+    assert (shown["computed"].value, shown["plot"]) == ("no: it is immutable", plot)
     assert built.pair("evens", DAY).state is State.VERIFIED
 
 
