@@ -32,7 +32,7 @@ bench: setup ## measure against the named alternatives (minutes; installs one of
 	$(BIN)/python -m tests.benchmarks
 	$(BIN)/python -m tests.benchmarks.features --feast-duckdb
 	$(BIN)/python -m tests.benchmarks.online
-	$(BIN)/python -W ignore -m tests.benchmarks.pricing
+	$(BIN)/python -W "ignore:Parameter" -m tests.benchmarks.pricing
 
 clean: ## remove the environment and all state
 	rm -rf $(VENV) .headwater

@@ -168,7 +168,7 @@ def _skew(
         def rows(lake: duckdb.DuckDBPyConnection, wanted: Sequence[str]) -> pa.Table:
             found: list[dict[str, Any]] = []
             for view in views:
-                reach = {key: covered for key in wanted if (covered := _covered(view, key, coarsest))}
+                reach = {partition: covered for partition in wanted if (covered := _covered(view, partition, coarsest))}
                 if not reach:
                     # The view's mart begins later, and it may never have been materialized yet.
                     continue

@@ -357,6 +357,16 @@ def test_a_run_with_the_cut_off_confirms_what_is_as_it_was(built: Shop) -> None:
     assert built.event("sums", NEXT).metadata["dagster/row_count"].value == len(DAYS)
 
 
+def test_a_table_without_partitions_that_is_confirmed_goes_on_showing_its_plot(built: Shop) -> None:
+    assert built.build("summary").success
+    plot = built.event("summary", "").metadata["plot"]
+    assert built.build("summary", tags=CUT).success
+    assert built.computed == []
+    shown = built.event("summary", "").metadata
+    assert (shown["computed"].value, shown["plot"]) == ("no: all that it reads is as it was", plot)
+    assert shown["dagster/row_count"].value == 1
+
+
 def test_what_lies_behind_a_pair_that_was_rebuilt_with_equal_rows_is_confirmed(built: Shop) -> None:
     built.sales[DAY] = [3, 5, *built.sales[DAY]]
     assert built.build("sales", first=DAY).success
