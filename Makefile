@@ -4,15 +4,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up notebook test lint bench clean
+.PHONY: help setup demo up notebook test soak lint bench clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
 setup: $(VENV)/.ready ## create .venv with the locked packages
 
-demo: setup ## run the main job on real data
-	$(BIN)/headwater demo
+demo: setup ## run the main job on real data: half a year of it, with FULL=1 the whole
+	$(BIN)/headwater demo $(if $(FULL),--full)
 
 up: setup ## open the web UI on 127.0.0.1 with sensors and automation on
 	$(BIN)/headwater up
@@ -20,8 +20,11 @@ up: setup ## open the web UI on 127.0.0.1 with sensors and automation on
 notebook: setup ## open JupyterLab on 127.0.0.1 with the tutorial
 	$(BIN)/python -m ml_assets.notebooks.lab
 
-test: lint ## lint, type-check and run every test
-	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
+test: lint ## lint, type-check and run every test (three at a time: many wait for services most of their time)
+	$(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder
+
+soak: setup ## replay 300 schedules of automation on real instances (some twenty minutes of two cores)
+	HEADWATER_TEST_SCHEDULES=300 $(BIN)/pytest -n 2 tests/automation
 
 lint: setup ## check style and types
 	$(BIN)/ruff check .
@@ -33,6 +36,7 @@ bench: setup ## measure against the named alternatives (minutes; installs one of
 	$(BIN)/python -m tests.benchmarks.features --feast-duckdb
 	$(BIN)/python -m tests.benchmarks.online
 	$(BIN)/python -W "ignore:Parameter" -m tests.benchmarks.pricing
+	$(BIN)/python -m tests.benchmarks.storage
 
 clean: ## remove the environment and all state
 	rm -rf $(VENV) .headwater
@@ -41,6 +45,5 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
 	  || { echo "Headwater needs Python 3.11 to 3.13; name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -P platform_assets/operations/installation.py
 	@touch $@

@@ -10,10 +10,10 @@ from platform_assets.teams import team_of
 
 
 def with_defaults(spec: dg.AssetSpec) -> dg.AssetSpec:
-    """`spec` with its team's group and owner, and automation."""
+    """`spec` with its team's group of features, its owner, and automation."""
     team = team_of(spec.key.path[0])
     return spec.replace_attributes(
-        group_name=team.name,
+        group_name=team.group("features"),
         owners=[team.owner],
         automation_condition=when_upstream_complete(spec),
     )

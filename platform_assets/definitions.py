@@ -7,9 +7,11 @@ import dagster as dg
 
 from platform_assets.automation import automation_sensor
 from platform_assets.dbt_models.assets import DbtGraph, build_dbt_assets
+from platform_assets.dbt_models.window import refuse_other_calendars
 from platform_assets.freshness.checks import build_freshness
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partition_checker.reconcile import build_partition_health, build_reconciliation
+from platform_assets.partitions import CALENDARS
 from platform_assets.recovery.jobs import build_recovery
 from platform_assets.sources.assets import build_sources
 from platform_assets.sources.catalogue import SOURCES
@@ -22,6 +24,7 @@ def build_defs(*, resources: Mapping[str, object]) -> dg.Definitions:
     """The location's definitions over `resources`: `warehouse`, `dbt` and `checker`."""
     dbt = resources["dbt"]
     assert isinstance(dbt, Dbt)
+    refuse_other_calendars(dbt.project_variables["calendars"], CALENDARS)
     raw_tables = {TableName.of_key(source.raw_key): source.stored_columns for source in SOURCES}
     graph = dg.Definitions.merge(
         build_sources(SOURCES),

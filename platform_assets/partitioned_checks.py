@@ -6,9 +6,10 @@ Dagster 1.13 takes an `AssetCheckResult` for a whole step only. A verdict of one
 that names the partition and the materialization it judged: without the latter, automation takes it for outdated.
 """
 
+import uuid
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import dagster as dg
 
@@ -16,19 +17,33 @@ import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData as JudgedMaterialization,
 )
+from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata, DagsterEventType
+from dagster._core.execution.context.system import StepExecutionContext
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from dagster._record import replace
+
+from resources.check_executions import evaluations_of_runs
 
 Judged: TypeAlias = Mapping[str | None, JudgedMaterialization]
 """The materialization that a verdict is about, by partition."""
+
+REPEATS = "repeats the evaluation of run"
+"""Metadata of an evaluation that says again what a run had found before; it names that run."""
 
 
 def partitioned_check(
     name: str, asset: dg.AssetKey, calendar: dg.PartitionsDefinition | None, description: str, blocking: bool = False
 ) -> dg.AssetCheckSpec:
     """A check of `asset` with a verdict for each partition of `calendar`; one verdict in all when that is None."""
+    return by_partition(dg.AssetCheckSpec(name, asset=asset, description=description, blocking=blocking), calendar)
+
+
+def by_partition(check: dg.AssetCheckSpec, calendar: dg.PartitionsDefinition | None) -> dg.AssetCheckSpec:
+    """`check` with a verdict for each partition of `calendar`; one verdict in all when that is None."""
     with warnings.catch_warnings():
         # Partitioned checks are a preview in this release; it is pinned, and the tests drive what we use of it.
         warnings.simplefilter("ignore", dg.PreviewWarning)
-        return dg.AssetCheckSpec(name, asset=asset, partitions_def=calendar, description=description, blocking=blocking)
+        return replace(check, partitions_def=calendar)
 
 
 def newest_materializations(
@@ -61,7 +76,7 @@ def verdict(
     *,
     passed: bool,
     description: str | None,
-    metadata: Mapping[str, dg.MetadataValue | str | float | int],
+    metadata: Mapping[str, dg.MetadataValue[Any] | str | float | int],
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
 ) -> dg.AssetCheckEvaluation:
     """The verdict of `check` on one partition's materialization, as `judged_materializations` found it."""
@@ -76,3 +91,63 @@ def verdict(
         metadata=metadata,
         target_materialization_data=judged.get(partition),
     )
+
+
+def evaluations_again(
+    instance: dg.DagsterInstance, checks: Sequence[dg.AssetCheckSpec], runs: Mapping[str, str]
+) -> dict[dg.AssetCheckKey, dict[str, dg.AssetCheckEvaluation]]:
+    """What runs found of pairs, said again of what is materialized now.
+
+    Args:
+        instance: whose event log.
+        checks: of one asset.
+        runs: the run to repeat by partition of that asset; "" is the one of an asset without.
+
+    Returns:
+        By check and partition, of those that their run evaluated. `REPEATS` among the metadata names the run that
+        really did.
+    """
+    if not checks:
+        return {}
+    judged = judged_materializations(instance, checks[0].asset_key, list(runs) if any(runs) else None)
+    return {
+        check.key: {
+            partition: verdict(
+                judged,
+                check,
+                partition or None,
+                passed=evaluation.passed,
+                description=evaluation.description,
+                metadata={REPEATS: runs[partition], **evaluation.metadata},
+                severity=evaluation.severity,
+            )
+            for partition, evaluation in evaluations_of_runs(instance, check.key, runs).items()
+        }
+        for check in checks
+    }
+
+
+def failing_evaluations(
+    instance: dg.DagsterInstance, checks: Sequence[dg.AssetCheckKey]
+) -> list[dg.AssetCheckEvaluation]:
+    """The failures that stand: each the newest evaluation of its partition, about what is materialized there now."""
+    failing: dict[dg.AssetCheckKey, dict[str, str]] = {}
+    for info in instance.event_log_storage.get_asset_check_partition_info(checks):
+        if info.latest_execution_status is AssetCheckExecutionRecordStatus.FAILED and info.is_current:
+            failing.setdefault(info.check_key, {})[info.partition_key or ""] = info.latest_planned_run_id
+    return [one for key, runs in failing.items() for one in evaluations_of_runs(instance, key, runs).values()]
+
+
+def report_together(step: StepExecutionContext, evaluations: Sequence[dg.AssetCheckEvaluation]) -> None:
+    """Store evaluations of the checks of a step in one transaction; none of them fails the step."""
+    batch = str(uuid.uuid4())
+    for number, evaluation in enumerate(evaluations, start=1):
+        said = "passed" if evaluation.passed else f"did not pass: {evaluation.description}"
+        at = f"@{evaluation.partition}" if evaluation.partition else ""
+        DagsterEvent.from_step(
+            DagsterEventType.ASSET_CHECK_EVALUATION,
+            step,
+            evaluation,
+            f"{evaluation.check_name} of {evaluation.asset_key.to_user_string()}{at} {said}",
+            DagsterEventBatchMetadata(batch, number == len(evaluations)),
+        )

@@ -1,20 +1,22 @@
 """Every partitions definition and partition mapping of both code locations.
 
 Belongs here: calendars, their time zones, and how pairs of one calendar map to pairs of another.
-Not here: which asset uses which calendar (the declaration of the asset says so).
+Not here: which asset uses which calendar (the declaration of the asset says so), what any calendar tells
+(`calendars.py`).
 
 A partition key is local time of the team. Keys of one calendar sort as text in the order of time, which the
-dbt window macros and the lake's range deletes rely on.
+dbt window macros and the lake's range deletes rely on. Of the two hours that have one name when clocks are set back,
+the second carries its UTC offset, as Dagster names it: 2017-11-05-01:00, then 2017-11-05-01:00-0500.
 """
 
 from collections.abc import Mapping
-from datetime import timedelta
 
 import dagster as dg
 
-HOUR_FORMAT = "%Y-%m-%d-%H:%M"
-DAY_FORMAT = "%Y-%m-%d"
+from platform_assets.calendars import HOUR_FORMAT, UnfitCalendar, grain_of, has_ever
+
 MONDAY = 1
+"""As `day_offset`; Sunday is 0."""
 
 COMMERCE_ZONE = "America/New_York"
 WEBTOON_ZONE = "Asia/Seoul"
@@ -45,10 +47,11 @@ CALENDARS: Mapping[str, Mapping[str, dg.TimeWindowPartitionsDefinition | None]] 
 
 
 def calendar_of(team: str, grain: str) -> dg.TimeWindowPartitionsDefinition | None:
-    """The calendar of `team` at `grain` (hourly, daily, weekly or none).
+    """The calendar of `team` at `grain` (hourly, daily, weekly, monthly or none).
 
     Raises:
         KeyError: the team has no such calendar; the message lists those it has.
+        UnfitCalendar: pairs cannot be built by it.
     """
     calendars = CALENDARS.get(team, {})
     if grain not in calendars:
@@ -56,40 +59,63 @@ def calendar_of(team: str, grain: str) -> dg.TimeWindowPartitionsDefinition | No
             f"team {team!r} has no {grain!r} calendar; platform_assets/partitions.py declares "
             f"{', '.join(sorted(calendars)) or 'none for this team'}"
         )
-    return calendars[grain]
+    calendar = calendars[grain]
+    if calendar is not None:
+        found = grain_of(calendar)
+        if found != grain:
+            raise UnfitCalendar(f"the {grain} calendar of team {team!r} is {found}; see platform_assets/partitions.py")
+    return calendar
+
+
+def since(
+    first: str, calendar: dg.TimeWindowPartitionsDefinition, *, ahead: int = 0
+) -> dg.TimeWindowPartitionsDefinition:
+    """The partitions of `calendar` from `first` on, for what needs some history behind it.
+
+    Args:
+        first: key of the first partition; it need not have ended.
+        calendar: whose partitions.
+        ahead: how many partitions past those of `calendar`, for what is forecast: past its end, and, while it is still
+            growing, past the last that has ended, so that the one that is running, and so on, can be built.
+
+    Raises:
+        KeyError: the calendar has no such partition.
+    """
+    if not has_ever(calendar, first):
+        raise KeyError(
+            f"{first} begins no partition of the calendar; one of its {grain_of(calendar)} partitions begins on "
+            f"{calendar.start:{calendar.fmt}}"
+        )
+    end = calendar.end
+    if end is not None and ahead:
+        last = calendar.get_prev_partition_window(end, respect_bounds=False)
+        for _ in range(ahead):
+            assert last is not None
+            last = calendar.get_next_partition_window(last.end, respect_bounds=False)
+        end = last and last.end
+    return dg.TimeWindowPartitionsDefinition(
+        start=first,
+        end=end,
+        timezone=calendar.timezone,
+        fmt=calendar.fmt,
+        cron_schedule=calendar.cron_schedule,
+        end_offset=calendar.end_offset + ahead,
+        exclusions=calendar.exclusions,
+    )
 
 
 def weeks_from(
-    first: str, calendar: dg.WeeklyPartitionsDefinition = COMMERCE_WEEKLY, *, ahead: int = 0
-) -> dg.WeeklyPartitionsDefinition:
-    """The weeks of `calendar` from `first` on, for what needs some weeks of history behind it.
-
-    Args:
-        first: the Monday of the first week, as an ISO date.
-        calendar: whose weeks.
-        ahead: how many weeks past the end of `calendar`, for what is forecast.
-
-    Raises:
-        KeyError: the calendar has no such week.
-    """
-    if not calendar.has_partition_key(first):
-        raise KeyError(
-            f"{first} begins no week of the calendar; its weeks begin on {calendar.get_first_partition_key()}"
-        )
-    end = calendar.end
-    return dg.WeeklyPartitionsDefinition(
-        start_date=first,
-        end_date=end and end + timedelta(weeks=ahead),
-        timezone=calendar.timezone,
-        day_offset=calendar.day_offset,
-    )
+    first: str, calendar: dg.TimeWindowPartitionsDefinition = COMMERCE_WEEKLY, *, ahead: int = 0
+) -> dg.TimeWindowPartitionsDefinition:
+    """The weeks of `calendar` from the one that begins on `first` on; see `since`."""
+    return since(first, calendar, ahead=ahead)
 
 
 def same_time(lookback: int = 0) -> dg.PartitionMapping:
     """Pairs map to the upstream pairs that cover the same time, and to those `lookback` of their own lengths before.
 
-    Hourly rolls up to daily and daily to weekly by the same mapping: a day needs all its hours, a week all its
-    days. Upstream pairs outside the upstream's calendar (before its first day, a closed day) are not needed.
+    Hourly rolls up to daily, and daily to weekly and monthly, by the same mapping: a day needs all its hours, a week
+    all its days. Upstream pairs outside the upstream's calendar (before its first day, a closed day) are not needed.
     """
     return offset(-lookback, 0)
 

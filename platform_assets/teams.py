@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Team:
-    """A data team; `name` is its asset key prefix, Dagster group and dbt group in one."""
+    """A data team; `name` is its asset key prefix and its dbt group."""
 
     name: str
     email: str
@@ -18,6 +18,10 @@ class Team:
     def owner(self) -> str:
         """The owner string that Dagster shows on every asset of the team."""
         return f"team:{self.name}"
+
+    def group(self, area: str) -> str:
+        """The web UI's group of the team's assets of one area, such as `marts` or an ML project's name."""
+        return f"{self.name}_{area}"
 
 
 TEAMS = {

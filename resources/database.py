@@ -1,19 +1,36 @@
 """Connections to the SQL databases that hold our own records, in SQLite or PostgreSQL.
 
-Belongs here: one engine a database, transactions that say whether they write. Not here: any table.
+Belongs here: one engine a database, transactions that say whether they write, how much a statement takes. Not here:
+any table.
 """
 
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as db
+
+from resources.sqlite_address import sqlite_path
 
 _BUSY_SECONDS = 60
 _CREATION, _WRITING = 4_731_902, 4_731_903
 """Keys of the PostgreSQL advisory locks under which tables are created, and written to."""
+
+
+_NAMED_AT_ONCE = 10_000
+"""Values of one kind that a statement names: SQLite allows 32,766 in all."""
+
+Named = TypeVar("Named")
+
+
+def in_parts(values: Sequence[Named]) -> Iterator[Sequence[Named]]:
+    """`values` in order, as many at a time as a statement takes."""
+    for start in range(0, len(values), _NAMED_AT_ONCE):
+        yield values[start : start + _NAMED_AT_ONCE]
 
 
 @contextmanager
@@ -33,8 +50,34 @@ def transaction(uri: str, tables: db.MetaData, writes: bool) -> Iterator[db.Conn
 
 
 def place_of(uri: str) -> str:
-    """The database as a message may show it: without a password."""
+    """The database as a message may show it: its file, or its address without a password."""
+    file = sqlite_path(uri)
+    if file is not None:
+        return str(file)
     return db.make_url(uri).render_as_string(hide_password=True)
+
+
+def damage_of(file: Path) -> str | None:
+    """What is wrong inside a SQLite file; None where nothing is, or nothing is there.
+
+    A copy is looked at, by a process of its own: SQLite loses this process's locks on a file when it is closed here.
+    """
+    if not file.exists():
+        return None
+    looked = subprocess.run([sys.executable, "-c", _LOOK, str(file)], capture_output=True, text=True)
+    said = looked.stdout.strip() or (looked.stderr.strip().splitlines() or ["it cannot be looked at"])[-1]
+    return None if said == "ok" else said.removeprefix("sqlite3.DatabaseError: ")
+
+
+_LOOK = """
+import os, shutil, sqlite3, sys, tempfile
+with tempfile.TemporaryDirectory() as folder:
+    copy = os.path.join(folder, "copy")
+    for end in ("", "-wal"):
+        if os.path.exists(sys.argv[1] + end):
+            shutil.copy(sys.argv[1] + end, copy + end)
+    print(sqlite3.connect(copy).execute("pragma quick_check(1)").fetchone()[0].replace(chr(10), " "))
+"""
 
 
 @cache
@@ -51,8 +94,9 @@ def _engine(uri: str) -> db.Engine:
 
 @cache
 def _create(uri: str, tables: db.MetaData) -> None:
-    if uri.startswith("sqlite"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    file = sqlite_path(uri)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
     with _engine(uri).begin() as connection:
         if connection.dialect.name == "postgresql":
             # Of several that find no table, one creates it.

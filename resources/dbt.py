@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import importlib.metadata
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from types import MappingProxyType
 from typing import Any
 
 import dagster as dg
+import yaml
 from dagster_dbt import DagsterDbtTranslator
 from dagster_dbt.core.dbt_cli_invocation import PARTIAL_PARSE_FILE_NAME, DbtCliInvocation
 from packaging.version import Version
@@ -41,6 +43,7 @@ class Dbt(dg.ConfigurableResource["Dbt"]):
     project: str = Field(default=str(PROJECT), description="Folder with dbt_project.yml and profiles.yml.")
     target: str = Field(description="Folder of the manifest, compiled SQL and partial-parse state.")
     variables: dict[str, str] = Field(description="What profiles.yml reads: where the lake is and its limits.")
+    run_events: str = Field(default="", description="Where Dagster keeps the events of runs; see run_fence.py.")
 
     @classmethod
     def of(cls, environment: Environment) -> "Dbt":
@@ -55,11 +58,12 @@ class Dbt(dg.ConfigurableResource["Dbt"]):
                 "HEADWATER_DUCKDB_THREADS": str(environment.threads),
                 "HEADWATER_DUCKDB_MEMORY_LIMIT": environment.memory,
             },
+            run_events=environment.run_events,
         )
 
     def of_folder(self, project: Path, target: Path) -> "Dbt":
         """The dbt project in another folder, over the same lake; what it compiles is kept in the folder `target`."""
-        return Dbt(project=str(project), target=str(target), variables=self.variables)
+        return self.model_copy(update={"project": str(project), "target": str(target)})
 
     def manifest(self) -> Mapping[str, Any]:
         """The project's manifest with compiled SQL; dbt compiles it anew only when a file of the project changed.
@@ -75,6 +79,12 @@ class Dbt(dg.ConfigurableResource["Dbt"]):
                 self._compile()
                 known.write_text(signature)
         return dict(json.loads((target / "manifest.json").read_bytes()))
+
+    @property
+    def project_variables(self) -> Mapping[str, Any]:
+        """The `vars` of dbt_project.yml."""
+        found: Mapping[str, Any] = yaml.safe_load((Path(self.project) / "dbt_project.yml").read_text()).get("vars", {})
+        return found
 
     @contextmanager
     def build(
@@ -101,6 +111,7 @@ class Dbt(dg.ConfigurableResource["Dbt"]):
             # The dbt process waits for its turn to write by itself (`dbt_turn.py`).
             env=self._process_variables(target)
             | {"DBT_LOG_FORMAT": "json", "HEADWATER_RUN_ID": run_id, "HEADWATER_LAKE_WRITER": "1"}
+            | {"HEADWATER_RUN_EVENTS": self.run_events}
             | dict(variables),
             manifest=manifest,
             dagster_dbt_translator=translator,
@@ -123,7 +134,7 @@ class Dbt(dg.ConfigurableResource["Dbt"]):
     def _compile(self) -> None:
         # Compiled with the run-independent variables only, so that runs can reuse what was parsed.
         outcome = subprocess.run(
-            [_dbt(), "compile", "--quiet", "--select", "resource_type:model"],
+            [_dbt(), "compile", "--log-level", "warn", "--no-use-colors", "--select", "resource_type:model"],
             cwd=self.project,
             env=self._process_variables(Path(self.target)),
             capture_output=True,
@@ -131,6 +142,9 @@ class Dbt(dg.ConfigurableResource["Dbt"]):
         )
         if outcome.returncode:
             raise DbtError(f"dbt cannot compile {self.project}:\n{(outcome.stdout + outcome.stderr).strip()}")
+        if outcome.stdout.strip():
+            # Said once: until a file of the project changes it is not compiled again.
+            logging.getLogger(__name__).warning("dbt says of %s:\n%s", self.project, outcome.stdout.strip())
 
     def _signature(self) -> str:
         """Changes with any file of the project, the profile's variables, and dbt itself."""

@@ -1,6 +1,7 @@
-"""A plugin of dbt-duckdb that waits for the lake writers' turn before dbt opens the lake.
+"""A plugin of dbt-duckdb that waits for the lake writers' turn before dbt opens the lake, and asks before commits.
 
-Belongs here: taking the turn, inside the dbt process. Not here: the turn itself (`writers_turn.py`).
+Belongs here: taking the turn, inside the dbt process, and the SQL function by which the macro `name_commit` asks
+whether the run may still commit. Not here: the turn itself (`writers_turn.py`), the answer (`run_fence.py`).
 
 dbt spends most of a small run on starting up, and only then needs the lake to itself. And because dbt itself holds the
 turn, a dbt that outlives a killed run worker keeps the next writer waiting until it has ended.
@@ -9,9 +10,11 @@ turn, a dbt that outlives a killed run worker keeps the next writer waiting unti
 import os
 from typing import Any
 
+import duckdb
 from dbt.adapters.duckdb.credentials import DuckDBCredentials
 from dbt.adapters.duckdb.plugins import BasePlugin
 
+from resources.run_fence import refuse_given_up
 from resources.writers_turn import writers_turn
 
 
@@ -27,3 +30,12 @@ class Plugin(BasePlugin):
         if self.turn is None and os.environ.get("HEADWATER_LAKE_WRITER"):
             self.turn = writers_turn(os.environ["HEADWATER_LAKE_CATALOG"])
             self.turn.__enter__()
+
+    def configure_connection(self, conn: duckdb.DuckDBPyConnection) -> None:
+        """Give SQL the function `refuse_given_up`."""
+
+        def asked(run_id: str) -> bool:
+            refuse_given_up(os.environ.get("HEADWATER_RUN_EVENTS", ""), run_id)
+            return True
+
+        conn.create_function("refuse_given_up", asked, ["VARCHAR"], "BOOLEAN", side_effects=True)

@@ -1,16 +1,16 @@
 """Dagster's SQLite event log with its connections kept open, and batches stored as one transaction.
 
-Belongs here: how the log connects. Not here: anything it stores; that is Dagster's own. Dagster 1.13 opens the
-database anew for every event, which costs more than storing it, and a year of daily partitions is thousands of
-events. With PostgreSQL (`HEADWATER_DAGSTER_STORAGE`) this class is not used.
+Belongs here: how the log connects. Not here: what a batch leaves in its tables (`event_batches.py`), or anything it
+stores; that is Dagster's own. Dagster 1.13 opens the database anew for every event, which costs more than storing it,
+and a year of daily partitions is thousands of events. With PostgreSQL it is `postgres_event_log.py`.
 """
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import sqlalchemy as db
 from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
@@ -18,12 +18,14 @@ from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._serdes import ConfigurableClassData
 
-_BATCHED = {dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED}
+from resources.event_batches import BATCHED, EventBatches
+from resources.sqlite_address import sqlite_uri
+
 _OPEN_SHARDS = 8
 """Databases kept open: the index, and those of the runs used last."""
 
 
-class PooledSqliteEventLogStorage(SqliteEventLogStorage):
+class PooledSqliteEventLogStorage(SqliteEventLogStorage, EventBatches):
     """`SqliteEventLogStorage` that reuses connections and syncs the disk at checkpoints.
 
     In write-ahead mode `synchronous = NORMAL` keeps the database consistent through any crash of a process; a power
@@ -40,6 +42,10 @@ class PooledSqliteEventLogStorage(SqliteEventLogStorage):
     ) -> "PooledSqliteEventLogStorage":
         """Build from the `config` of dagster.yaml: `base_dir`."""
         return cls(inst_data=inst_data, **config_value)
+
+    def conn_string_for_shard(self, shard_name: str) -> str:
+        """The address of a database, in a home of any name."""
+        return sqlite_uri(Path(self.path_for_shard(shard_name)).absolute())
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[db.Connection]:
@@ -58,17 +64,14 @@ class PooledSqliteEventLogStorage(SqliteEventLogStorage):
         `DAGSTER_EVENT_BATCH_SIZE` is set. Recorded one by one, they let the backfill daemon, which looks in between,
         start the next stage for the first half of a year and again for the second.
         """
-        if {event.dagster_event_type for event in events} - _BATCHED:
+        if {event.dagster_event_type for event in events} - BATCHED:
             super().store_event_batch(events)
             return
-        statement = self.prepare_insert_event_batch(events)
+        rows = [self._event_to_row(event) for event in events]
         with self.run_connection(events[0].run_id) as shard:
-            shard.execute(statement)
+            shard.execute(SqlEventLogStorageTable.insert(), rows)
         with self.index_transaction() as index:
-            ids: Sequence[int] = index.execute(statement.returning(SqlEventLogStorageTable.c.id)).scalars().all()
-            self._store_asset_event_tags(index, events, ids)
-            # The table of assets keeps the newest event only.
-            self._store_asset_event(index, events[-1], ids[-1])
+            self.store_together(index, events)
 
     def dispose(self) -> None:
         """Close every connection."""

@@ -77,11 +77,6 @@ class LakeCatalog:
             found = catalog.execute(_AUTHOR, [snapshot]).fetchone()
         return str(found[0]) if found and found[0] else "somebody who left no name"
 
-    @property
-    def is_local(self) -> bool:
-        """Whether the files can be looked at on this machine."""
-        return "://" not in self.warehouse.data
-
 
 _TABLES = """
     select t.table_id, s.schema_name, t.table_name

@@ -6,13 +6,15 @@ catalog. Not here: comparing receipts with storage (`platform_assets/partition_c
 """
 
 import json
+import sqlite3
 import struct
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import cached_property, reduce
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any, TypeAlias
 from zlib import crc32
 
@@ -23,8 +25,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 from sqlalchemy.dialects.postgresql import TEXT
 
-from resources.database import place_of, transaction
+from resources.database import damage_of, in_parts, place_of, transaction
 from resources.environment import Environment
+from resources.sqlite_address import sqlite_path
 
 Mark: TypeAlias = tuple[int, int]
 """Digest of one pair's content as two signed 64-bit numbers; the marks of several pairs add up, in any order."""
@@ -32,7 +35,6 @@ Mark: TypeAlias = tuple[int, int]
 Marks: TypeAlias = NDArray[np.int64]
 """Marks of many pairs: one row of two a pair. Sums wrap around."""
 
-_ROWS_A_STATEMENT = 400
 _TWO_NUMBERS = struct.Struct("<qq")
 
 
@@ -60,7 +62,10 @@ class Input:
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file outside the lake that holds the pair, as a model file does; `bytes` is its size."""
+    """A file outside the lake that holds the pair, as a model file does; `bytes` is its size.
+
+    The ledger keeps the path as it is below the home, so that a home that moves takes its receipts along.
+    """
 
     path: str
     bytes: int
@@ -83,6 +88,7 @@ class Receipt:
         snapshot: the lake's first snapshot that holds it.
         files: those outside the lake that hold it.
         extends: the older content that this one only adds columns to; its readers need not follow.
+        digests: of the bytes of the lake's files that hold it, by the name of the file.
         recorded_at: seconds since 1970, UTC.
         reused: the pair was asked for and not computed, because everything it reads was as before.
     """
@@ -99,6 +105,7 @@ class Receipt:
     snapshot: int | None = None
     files: tuple[StoredFile, ...] = ()
     extends: str | None = None
+    digests: tuple[tuple[str, str], ...] = ()
     recorded_at: float = field(default_factory=time.time)
     reused: bool = False
 
@@ -162,6 +169,14 @@ class Attempt:
 
 
 @dataclass(frozen=True)
+class FoundDamage:
+    """What a deep check found wrong with a recorded pair: why, and the names of the files that it concerns."""
+
+    reason: str
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Recovery:
     """A launched plan.
 
@@ -185,16 +200,17 @@ class Ledger(dg.ConfigurableResource["Ledger"]):
 
     uri: str = Field(description="SQLAlchemy URI of the database.")
     environment: str = Field(description="Environment whose receipts these are.")
+    home: str = Field(default="", description="Folder that the paths of files outside the lake are kept relative to.")
 
     @classmethod
     def of(cls, environment: Environment) -> "Ledger":
         """The ledger of `environment`."""
-        return cls(uri=environment.ledger_uri, environment=environment.name)
+        return cls(uri=environment.ledger_uri, environment=environment.name, home=str(environment.home))
 
     def record(self, receipts: Sequence[Receipt]) -> None:
         """Store `receipts` as the current ones of their pairs, in one transaction; older ones stay as history.
 
-        The pairs' attempts are over with it.
+        The pairs' attempts are over with it, and what was found damaged of them counts no more.
 
         Raises:
             LedgerError: the database cannot be written.
@@ -203,22 +219,23 @@ class Ledger(dg.ConfigurableResource["Ledger"]):
             return
         with self._transaction(writes=True) as connection:
             for asset, keys in _by_asset(receipts).items():
-                for some in _chunks(keys):
+                for some in in_parts(keys):
                     mine = self._pairs(_RECEIPTS, asset, some)
                     connection.execute(db.update(_RECEIPTS).where(mine, _RECEIPTS.c.current).values(current=False))
-                    connection.execute(db.delete(_ATTEMPTS).where(self._pairs(_ATTEMPTS, asset, some)))
-            connection.execute(db.insert(_RECEIPTS), [_row(receipt) for receipt in receipts])
+                    for table in (_ATTEMPTS, _DAMAGES):
+                        connection.execute(db.delete(table).where(self._pairs(table, asset, some)))
+            connection.execute(db.insert(_RECEIPTS), [_row(receipt, self.home) for receipt in receipts])
 
     def current(self, asset: str, partitions: Sequence[str] | None = None) -> dict[str, Receipt]:
         """The current receipts of `asset` by partition, of all or of `partitions`."""
-        return {row.partition: _receipt(row) for row in self._current(asset, partitions)}
+        return {row.partition: self._receipt(row) for row in self._current(asset, partitions)}
 
     def edited(self, asset: str, partitions: Sequence[str]) -> set[str]:
         """Those of the partitions whose current receipt has another id than what it says amounts to.
 
         Reads the inputs too, for which `Standings.forged` has no time.
         """
-        return {row.partition for row in self._current(asset, partitions) if _receipt(row).id != row.id}
+        return {row.partition for row in self._current(asset, partitions) if self._receipt(row).id != row.id}
 
     def history(self, asset: str, partition: str) -> list[Receipt]:
         """Every receipt that a pair has had, the newest first."""
@@ -226,7 +243,7 @@ class Ledger(dg.ConfigurableResource["Ledger"]):
             db.select(_RECEIPTS).where(self._pairs(_RECEIPTS, asset, [partition])).order_by(_RECEIPTS.c.number.desc())
         )
         with self._transaction() as connection:
-            return [_receipt(row) for row in connection.execute(query)]
+            return [self._receipt(row) for row in connection.execute(query)]
 
     def standings(
         self, assets: Sequence[str] | None = None, spans: Mapping[str, tuple[str, str]] | None = None
@@ -250,15 +267,28 @@ class Ledger(dg.ConfigurableResource["Ledger"]):
     def forget(self, asset: str, partitions: Sequence[str]) -> None:
         """Leave the pairs without a current receipt; their history stays."""
         with self._transaction(writes=True) as connection:
-            for some in _chunks(partitions):
+            for some in in_parts(partitions):
                 mine = self._pairs(_RECEIPTS, asset, some)
                 connection.execute(db.update(_RECEIPTS).where(mine, _RECEIPTS.c.current).values(current=False))
+
+    def assets(self) -> dict[str, int]:
+        """Every asset that has receipts, and how many."""
+        query = db.select(_RECEIPTS.c.asset, db.func.count()).group_by(_RECEIPTS.c.asset)
+        with self._transaction() as connection:
+            found = connection.execute(query.where(_RECEIPTS.c.environment == self.environment))
+            return dict(found.tuples().all())
+
+    def erase(self, asset: str) -> None:
+        """Delete everything that is known of an asset, its history too, in one transaction."""
+        with self._transaction(writes=True) as connection:
+            for table in (_RECEIPTS, _ATTEMPTS, _DAMAGES):
+                connection.execute(db.delete(table).where(self._mine(table, asset)))
 
     def begin(self, pairs: Mapping[str, Sequence[str]], run_id: str) -> None:
         """Note that run `run_id` now tries to build `pairs`, by asset."""
         with self._transaction(writes=True) as connection:
             for asset, keys in pairs.items():
-                for some in _chunks(keys):
+                for some in in_parts(keys):
                     connection.execute(db.delete(_ATTEMPTS).where(self._pairs(_ATTEMPTS, asset, some)))
             tried = [
                 {"environment": self.environment, "asset": asset, "partition": key, "run_id": run_id, "error": ""}
@@ -268,11 +298,24 @@ class Ledger(dg.ConfigurableResource["Ledger"]):
             if tried:
                 connection.execute(db.insert(_ATTEMPTS), tried)
 
-    def failed(self, run_id: str, error: str) -> None:
-        """Note why the pairs that run `run_id` has left without a receipt were not built."""
+    def failed(self, run_id: str, error: str, assets: Collection[str]) -> None:
+        """Note why the pairs of `assets` that run `run_id` has left without a receipt were not built.
+
+        What is known of single ones stays.
+        """
         mine = db.and_(_ATTEMPTS.c.environment == self.environment, _ATTEMPTS.c.run_id == run_id)
+        unknown = db.and_(mine, _ATTEMPTS.c.asset.in_(assets), _ATTEMPTS.c.error == "")
         with self._transaction(writes=True) as connection:
-            connection.execute(db.update(_ATTEMPTS).where(mine).values(error=error))
+            connection.execute(db.update(_ATTEMPTS).where(unknown).values(error=error))
+
+    def refused(self, run_id: str, asset: str, reasons: Mapping[str, str]) -> None:
+        """Note why run `run_id` has not built single pairs of an asset, by partition."""
+        pair = db.and_(self._mine(_ATTEMPTS, asset), _ATTEMPTS.c.partition == db.bindparam("refused"))
+        attempt = db.update(_ATTEMPTS).where(pair, _ATTEMPTS.c.run_id == run_id)
+        told = [{"refused": partition, "reason": reason} for partition, reason in reasons.items()]
+        with self._transaction(writes=True) as connection:
+            if told:
+                connection.execute(attempt.values(error=db.bindparam("reason")), told)
 
     def attempts(self, assets: Sequence[str] | None = None) -> list[Attempt]:
         """Every attempt of which no receipt has come, of all or of `assets`."""
@@ -281,6 +324,38 @@ class Ledger(dg.ConfigurableResource["Ledger"]):
             query = query.where(_ATTEMPTS.c.asset.in_(assets))
         with self._transaction() as connection:
             return [Attempt(row.asset, row.partition, row.run_id, row.error) for row in connection.execute(query)]
+
+    def found_damaged(self, asset: str, looked_at: Sequence[str], damages: Mapping[str, FoundDamage]) -> None:
+        """Keep what a deep check found of the partitions that it looked at, in place of what one found before."""
+        with self._transaction(writes=True) as connection:
+            for some in in_parts(looked_at):
+                connection.execute(db.delete(_DAMAGES).where(self._pairs(_DAMAGES, asset, some)))
+            found = [
+                {"environment": self.environment, "asset": asset, "partition": key}
+                | {"reason": damage.reason, "names": json.dumps(damage.names)}
+                for key, damage in damages.items()
+            ]
+            if found:
+                connection.execute(db.insert(_DAMAGES), found)
+
+    def damages(self, assets: Sequence[str]) -> dict[str, dict[str, FoundDamage]]:
+        """What deep checks found damaged and nobody has built since, by asset and partition."""
+        query = db.select(_DAMAGES).where(_DAMAGES.c.environment == self.environment, _DAMAGES.c.asset.in_(assets))
+        found: dict[str, dict[str, FoundDamage]] = {}
+        with self._transaction() as connection:
+            for row in connection.execute(query):
+                damage = FoundDamage(row.reason, tuple(json.loads(row.names)))
+                found.setdefault(row.asset, {})[row.partition] = damage
+        return found
+
+    def stored_files(self, files: str) -> tuple[StoredFile, ...]:
+        """The files of a receipt as `Standings.files` holds them, with absolute paths."""
+        named = json.loads(files) if files else []
+        return tuple(StoredFile(str(Path(self.home, path)), size) for path, size in named)
+
+    def names_of(self, receipt: Receipt) -> list[str]:
+        """The files of a receipt as they are below the home."""
+        return [_below(self.home, file.path) for file in receipt.files]
 
     @contextmanager
     def launching(self) -> Iterator["Launches"]:
@@ -297,9 +372,16 @@ class Ledger(dg.ConfigurableResource["Ledger"]):
         query = db.select(_RECEIPTS).where(self._mine(_RECEIPTS, asset), _RECEIPTS.c.current)
         queries = [query]
         if partitions is not None:
-            queries = [query.where(_RECEIPTS.c.partition.in_(some)) for some in _chunks(partitions)]
+            queries = [query.where(_RECEIPTS.c.partition.in_(some)) for some in in_parts(partitions)]
         with self._transaction() as connection:
             return [row for one in queries for row in connection.execute(one)]
+
+    def _receipt(self, row: db.Row[tuple[object, ...]]) -> Receipt:
+        facts = {column.name: getattr(row, column.name) for column in fields(Receipt)}
+        facts["inputs"] = tuple(Input(*read) for read in json.loads(row.inputs))
+        facts["files"] = self.stored_files(row.files)
+        facts["digests"] = tuple(sorted(json.loads(row.digests).items())) if row.digests else ()
+        return Receipt(**facts)
 
     def _mine(self, table: db.Table, asset: str) -> db.ColumnElement[bool]:
         return db.and_(table.c.environment == self.environment, table.c.asset == asset)
@@ -316,11 +398,21 @@ class Ledger(dg.ConfigurableResource["Ledger"]):
         try:
             with transaction(self.uri, _TABLES, writes) as connection:
                 yield connection
-        except db.exc.DBAPIError as error:
-            raise LedgerError(
-                f"the receipts in {place_of(self.uri)} cannot be read or written ({error.orig}); make that database "
-                "readable and writable, then try again"
-            ) from error
+        except (db.exc.DBAPIError, sqlite3.Error) as error:
+            raise LedgerError(self._trouble(error)) from error
+
+    def _trouble(self, error: Exception) -> str:
+        """Why the receipts cannot be used, and what to do."""
+        file = sqlite_path(self.uri)
+        damage = damage_of(file) if file is not None else None
+        if damage:
+            return (
+                f"the receipts in {file} are damaged ({damage}): put back a copy of that file, or run headwater "
+                "restore-ledger, which sets it aside and restores each receipt that lake and event log can prove"
+            )
+        said = error.orig if isinstance(error, db.exc.DBAPIError) else error
+        hint = "somebody else holds it, end them" if "locked" in str(said) else "make it readable and writable"
+        return f"the receipts in {place_of(self.uri)} cannot be read or written ({said}): {hint}, then try again"
 
 
 class Launches:
@@ -437,6 +529,7 @@ _RECEIPTS = db.Table(
     db.Column("recorded_at", db.Float(53), nullable=False),
     db.Column("reused", db.Boolean, nullable=False),
     db.Column("seal", db.BigInteger, nullable=False),
+    db.Column("digests", db.Text, nullable=False, server_default=""),
     db.Index("headwater_receipts_of_pair", "environment", "asset", "current", "partition"),
 )
 _ATTEMPTS = db.Table(
@@ -447,6 +540,15 @@ _ATTEMPTS = db.Table(
     db.Column("partition", _KEY, primary_key=True),
     db.Column("run_id", db.Text, nullable=False),
     db.Column("error", db.Text, nullable=False),
+)
+_DAMAGES = db.Table(
+    "headwater_damages",
+    _TABLES,
+    db.Column("environment", db.Text, primary_key=True),
+    db.Column("asset", db.Text, primary_key=True),
+    db.Column("partition", _KEY, primary_key=True),
+    db.Column("reason", db.Text, nullable=False),
+    db.Column("names", db.Text, nullable=False),
 )
 _RECOVERIES = db.Table(
     "headwater_recoveries",
@@ -510,35 +612,59 @@ def _standings(rows: Sequence[tuple[Any, ...]]) -> Standings:
     )
 
 
-def _row(receipt: Receipt) -> Mapping[str, object]:
+def _row(receipt: Receipt, home: str) -> Mapping[str, object]:
     mark = mark_of(receipt.asset, receipt.partition, receipt.read_as)
     facts: dict[str, Any] = {
         **{column.name: getattr(receipt, column.name) for column in _RECEIPTS.c if hasattr(receipt, column.name)},
         "inputs": json.dumps([_values(read) for read in receipt.inputs]),
-        "files": json.dumps([_values(file) for file in receipt.files]) if receipt.files else "",
+        "files": _files_text([(_below(home, file.path), file.bytes) for file in receipt.files]),
+        "digests": json.dumps(dict(receipt.digests)) if receipt.digests else "",
         "mark_1": mark[0],
         "mark_2": mark[1],
         "inputs_mark_1": receipt.inputs_mark[0],
         "inputs_mark_2": receipt.inputs_mark[1],
         "current": True,
     }
-    return {**facts, "seal": _seal(_BETWEEN.join(str(facts[name]) for name in _SEALED))}
+    return {**facts, "seal": _seal_of(facts)}
+
+
+def _seal_of(facts: Mapping[str, Any]) -> int:
+    return _seal(_BETWEEN.join(str(facts[name]) for name in _SEALED))
+
+
+def _files_text(files: Sequence[tuple[str, int]]) -> str:
+    return json.dumps(files) if files else ""
+
+
+def _below(home: str, path: str) -> str:
+    """The path as it is below the home; one outside of it as it is."""
+    return str(Path(path).relative_to(home)) if home and Path(path).is_relative_to(home) else path
 
 
 def _values(record: Any) -> list[Any]:
     return [getattr(record, column.name) for column in fields(record)]
 
 
-def stored_files(files: str) -> tuple[StoredFile, ...]:
-    """The files of a receipt as `Standings.files` holds them."""
-    return tuple(StoredFile(*file) for file in json.loads(files)) if files else ()
+def name_files_below_home(environment: Environment) -> None:
+    """Bring receipts of the first version to the second: the names of files below the home, digests of lake files.
 
-
-def _receipt(row: db.Row[tuple[object, ...]]) -> Receipt:
-    facts = {column.name: getattr(row, column.name) for column in fields(Receipt)}
-    facts["inputs"] = tuple(Input(*read) for read in json.loads(row.inputs))
-    facts["files"] = stored_files(row.files)
-    return Receipt(**facts)
+    Of what was recorded before no digest is known. All receipts change in one transaction.
+    """
+    artifacts = f"/{environment.mlflow_artifacts.relative_to(environment.home)}/"
+    with transaction(environment.ledger_uri, _TABLES, writes=True) as connection:
+        columns = {column["name"] for column in db.inspect(connection).get_columns(_RECEIPTS.name)}
+        if _RECEIPTS.c.digests.name not in columns:
+            connection.execute(db.text(f"alter table {_RECEIPTS.name} add column digests text not null default ''"))
+        for row in connection.execute(db.select(_RECEIPTS).where(_RECEIPTS.c.files != "")).all():
+            # Wherever the home was: in the first version only the model registry kept files outside the lake.
+            names = [(path.rpartition(artifacts), size) for path, size in json.loads(row.files)]
+            files = _files_text(
+                [(f"{artifacts[1:]}{rest}" if found else rest, size) for (_, found, rest), size in names]
+            )
+            facts: dict[str, Any] = dict(row._mapping)
+            if files != row.files and _seal_of(facts) == row.seal:
+                changed = {"files": files, "seal": _seal_of({**facts, "files": files})}
+                connection.execute(db.update(_RECEIPTS).where(_RECEIPTS.c.number == row.number).values(**changed))
 
 
 def _by_asset(receipts: Sequence[Receipt]) -> dict[str, list[str]]:
@@ -546,8 +672,3 @@ def _by_asset(receipts: Sequence[Receipt]) -> dict[str, list[str]]:
     for receipt in receipts:
         found.setdefault(receipt.asset, []).append(receipt.partition)
     return found
-
-
-def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(keys), _ROWS_A_STATEMENT):
-        yield keys[start : start + _ROWS_A_STATEMENT]

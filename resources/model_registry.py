@@ -20,7 +20,9 @@ from urllib.parse import unquote, urlsplit
 import dagster as dg
 from pydantic import Field
 
+from resources.database import place_of
 from resources.environment import TELEMETRY_OFF, Environment
+from resources.sqlite_address import sqlite_path
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -97,8 +99,8 @@ class ModelRegistry(dg.ConfigurableResource["ModelRegistry"]):
                 raise
             said = str(error).splitlines()[0]
             raise RegistryError(
-                f"{about}: the model registry {self.uri} cannot be used ({said}); put back a sound copy of its "
-                "database, or move it away and materialize the candidates again"
+                f"{about}: the model registry {place_of(self.uri)} cannot be used ({said}); put back a sound copy "
+                "of its database, or move it away and materialize the candidates again"
             ) from error
 
     def log_candidate(
@@ -153,8 +155,8 @@ class ModelRegistry(dg.ConfigurableResource["ModelRegistry"]):
             runs = self._runs(client, name, partition)
             if not runs:
                 raise RegistryError(
-                    f"no candidate of {name} for {partition} in {self.uri}: materialize that partition of the model "
-                    "first"
+                    f"no candidate of {name} for {partition} in {place_of(self.uri)}: materialize that partition of "
+                    "the model first"
                 )
             run = runs[0]
             digest = run.data.tags[_DIGEST]
@@ -213,8 +215,8 @@ class ModelRegistry(dg.ConfigurableResource["ModelRegistry"]):
                 if error.error_code not in _NOT_FOUND:
                     raise
                 raise RegistryError(
-                    f"no version of {name} is registered for {partition} in {self.uri}: its candidate was not "
-                    "built or did not pass its gate; look at the model's checks for that partition"
+                    f"no version of {name} is registered for {partition} in {place_of(self.uri)}: its candidate was "
+                    "not built or did not pass its gate; look at the model's checks for that partition"
                 ) from error
         return RegisteredVersion(
             name=name,
@@ -293,15 +295,16 @@ def _connected(uri: str) -> "MlflowClient":
     """A client of the database at `uri`, which is created and migrated when it is new."""
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    if uri.startswith("sqlite:///"):
-        database = Path(uri.removeprefix("sqlite:///"))
-        database.parent.mkdir(parents=True, exist_ok=True)
-        # The first question creates and migrates the database; two processes that ask at once break each other.
-        with database.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            client.search_experiments(max_results=1)
-            client.search_registered_models(max_results=1)
+    database = sqlite_path(uri)
+    if database is None:
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    database.parent.mkdir(parents=True, exist_ok=True)
+    # The first question creates and migrates the database; two processes that ask at once break each other.
+    with database.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client.search_experiments(max_results=1)
+        client.search_registered_models(max_results=1)
     return client
 
 

@@ -3,22 +3,39 @@
 import os
 import socket
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 from dagster._core.definitions.assets.graph.asset_graph import AssetNode
+from hypothesis import HealthCheck, settings
 
 from resources.environment import TELEMETRY_OFF, Environment
 from resources.warehouse import Warehouse, install_extensions
+from tests.servers import NoServer, empty_database, empty_redis
 
 os.environ.update(TELEMETRY_OFF)
 
+# An example takes as long as the machine needs; the number of examples is what a test limits.
+settings.register_profile("headwater", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("headwater")
+
+
+_LONGEST_FIRST = ("recovery", "dbt", "daemon", "definitions", "web", "services", "market", "bakery")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the groups: each runs for minutes, and at the end one worker would wait for the other's."""
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+    """Start with the groups, the longest first: they run for minutes, and at the end one worker would wait for one."""
+
+    def rank(item: pytest.Item) -> int:
+        marker = item.get_closest_marker("xdist_group")
+        if marker is None:
+            return len(_LONGEST_FIRST) + 1
+        return _LONGEST_FIRST.index(marker.args[0]) if marker.args[0] in _LONGEST_FIRST else len(_LONGEST_FIRST)
+
+    items.sort(key=rank)
 
 
 class LeftTheMachine(AssertionError):
@@ -91,21 +108,35 @@ def postgres() -> Iterator[str]:
 
     Skips, and says so, where no server answers.
     """
-    import psycopg2
+    with _or_skipped(empty_database()) as url:
+        yield url
 
-    server = os.environ.get("HEADWATER_TEST_POSTGRES", "postgresql://postgres@127.0.0.1:5432/postgres")
-    try:
-        connection = psycopg2.connect(server, connect_timeout=3)
-    except psycopg2.OperationalError as error:
-        pytest.skip(f"no PostgreSQL at {server} ({str(error).splitlines()[0]}); set HEADWATER_TEST_POSTGRES")
-    connection.autocommit = True
-    name = f"headwater_test_{os.getpid()}_{os.urandom(3).hex()}"
-    with connection.cursor() as cursor:
-        cursor.execute(f"create database {name}")
-    yield f"{server.rsplit('/', 1)[0]}/{name}"
-    with connection.cursor() as cursor:
-        cursor.execute(f"drop database {name} with (force)")
-    connection.close()
+
+@pytest.fixture
+def postgres_for_dagster() -> Iterator[str]:
+    """Another one."""
+    with _or_skipped(empty_database()) as url:
+        yield url
+
+
+@pytest.fixture
+def empty_online_store() -> Iterator[str]:
+    """The URL of an empty database of a Redis named by HEADWATER_TEST_REDIS_URL (or the local default).
+
+    Skips, and says so, where no server answers.
+    """
+    with _or_skipped(empty_redis()) as url:
+        yield url
+
+
+@contextmanager
+def _or_skipped(place: AbstractContextManager[str]) -> Iterator[str]:
+    with ExitStack() as stack:
+        try:
+            url = stack.enter_context(place)
+        except NoServer as error:
+            pytest.skip(str(error))
+        yield url
 
 
 def _is_local(host: str) -> bool:

@@ -9,7 +9,7 @@ from platform_assets.feed.delivery import deliver, select
 from platform_assets.operations.services import ServiceError, running
 from resources.environment import Environment
 from resources.warehouse import TableName, Warehouse
-from tests.patience import wait
+from tests.patience import wait, work_of
 
 pytestmark = pytest.mark.xdist_group("daemon")
 
@@ -17,7 +17,6 @@ WEEK = "2017-01-02"
 RAW = TableName("commerce", "raw_transactions")
 MART = TableName("commerce", "product_weeks")
 UPSTREAM = TableName("commerce", "upstream_transactions")
-PATIENCE_SECONDS = 300
 
 
 def times_built(instance: dg.DagsterInstance, table: TableName, partition: str) -> int:
@@ -45,20 +44,20 @@ def test_deliveries_flow_by_themselves_and_a_broken_one_is_refused_by_name(
     deliver(environment.landing, select(["commerce"], "2017-01-02..2017-01-08"))
 
     with running(environment, 0), dg.DagsterInstance.from_config(str(environment.dagster_home)) as instance:
-        wait("the week", lambda: times_built(instance, MART, WEEK) == 1, PATIENCE_SECONDS)
+        wait("the week", lambda: times_built(instance, MART, WEEK) == 1, work_of(instance))
         days = [f"2017-01-{day:02d}" for day in range(2, 9)]
         assert [times_built(instance, UPSTREAM, day) for day in days] == [1] * 7
         assert set(warehouse.partitions(RAW)) == set(days)
         first = warehouse.checksums(MART)[WEEK]
 
         deliver(environment.landing, {"commerce.transactions": ["2017-01-04"]}, incident="corrected")
-        wait("the corrected week", lambda: times_built(instance, MART, WEEK) == 2, PATIENCE_SECONDS)
+        wait("the corrected week", lambda: times_built(instance, MART, WEEK) == 2, work_of(instance))
         assert warehouse.checksums(MART)[WEEK] != first
         assert [times_built(instance, RAW, day) for day in days] == [1, 1, 2, 1, 1, 1, 1]
 
         kept = warehouse.checksums(RAW)
         deliver(environment.landing, {"commerce.transactions": ["2017-01-05"]}, incident="truncated")
-        wait("the refusal", lambda: "2017-01-05" in refusals(instance), PATIENCE_SECONDS)
+        wait("the refusal", lambda: "2017-01-05" in refusals(instance), work_of(instance))
         assert "part-00000.parquet" in refusals(instance)
         assert warehouse.checksums(RAW) == kept
         with pytest.raises(ServiceError, match="already runs"), running(environment, 0):
@@ -66,8 +65,8 @@ def test_deliveries_flow_by_themselves_and_a_broken_one_is_refused_by_name(
 
     with running(environment, 0) as client, dg.DagsterInstance.from_config(str(environment.dagster_home)) as instance:
         deliver(environment.landing, {"commerce.transactions": ["2017-01-05"]})
-        wait("the mended day", lambda: times_built(instance, RAW, "2017-01-05") == 2, PATIENCE_SECONDS)
-        wait("the end of all runs", lambda: client.active_runs() == 0, PATIENCE_SECONDS)
+        wait("the mended day", lambda: times_built(instance, RAW, "2017-01-05") == 2, work_of(instance))
+        wait("the end of all runs", lambda: client.active_runs() == 0, work_of(instance))
         assert [times_built(instance, UPSTREAM, day) for day in days] == [1, 1, 2, 3, 1, 1, 1], "lost or repeated"
 
     assert not guard.exists(), guard.read_text()

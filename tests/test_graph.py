@@ -1,6 +1,8 @@
 """What must hold of every asset of both code locations."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -10,11 +12,11 @@ import dagster as dg
 import pytest
 
 from platform_assets.backfills import ONE_RUN
-from platform_assets.operations.graph import Graph, Node, workspace_graph
+from platform_assets.operations.graph import Graph, GraphError, Node, workspace_graph
 from platform_assets.partition_checker.reconcile import HEALTH
 from platform_assets.teams import TEAMS
 from resources.dbt import Dbt
-from resources.environment import Environment, SettingError
+from resources.environment import Environment
 from resources.ledger import Ledger
 from resources.warehouse import Warehouse
 from tests.locations import SNAPSHOT, described, specs
@@ -34,7 +36,8 @@ def test_every_asset_is_described_by_its_grain_owned_grouped_and_kinded(
     for spec in every_spec(locations):
         name, team = spec.key.to_user_string(), TEAMS[spec.key.path[0]]
         assert len(spec.key.path) == 2, name
-        assert spec.group_name == team.name, name
+        assert spec.group_name is not None, name
+        assert spec.group_name == "platform" or spec.group_name.startswith(f"{team.name}_"), name
         assert list(spec.owners) == [team.owner], name
         assert spec.kinds, name
         assert spec.description, name
@@ -172,24 +175,43 @@ def test_the_graph_that_a_run_worker_finds_kept_is_the_one_of_the_definitions(
     for _ in range(2):
         kept = workspace_graph(tmp_path)
         assert kept.nodes == loaded.nodes
-    assert [file.name for file in tmp_path.iterdir()] == ["graph.json"]
+    assert {file.name for file in tmp_path.iterdir()} == {"graph.json", "graph.lock"}
 
 
-def test_a_location_that_does_not_load_keeps_the_assets_that_it_had(
+def test_while_a_location_does_not_load_nothing_is_answered_and_afterwards_all_is(
     locations: Mapping[str, dg.Definitions],
     shared_environment: Environment,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
     monkeypatch.setenv("HEADWATER_HOME", str(shared_environment.home))
-    before = workspace_graph(tmp_path)
+    before = workspace_graph(shared_environment.home)
     file = tmp_path / "graph.json"
+    shutil.copy(shared_environment.home / "graph.json", file)
     file.write_text(file.read_text().replace('"signature": "', '"signature": "older '))
+    old = file.read_text()
     # Without its settings no location can be loaded.
     monkeypatch.setenv("HEADWATER_THREADS", "many")
+    for _ in range(2):
+        with pytest.raises(
+            GraphError, match=r"platform_assets \(.*\) does not load: SettingError: .*HEADWATER_THREADS"
+        ):
+            workspace_graph(tmp_path)
+        assert file.read_text() == old
+    monkeypatch.delenv("HEADWATER_THREADS")
     assert workspace_graph(tmp_path).nodes == before.nodes
-    file.unlink()
-    with pytest.raises(SettingError, match="HEADWATER_THREADS"):
+
+
+def test_a_copy_whose_assets_depend_on_nothing_declared_is_refused_and_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_environment: Environment
+) -> None:
+    monkeypatch.setenv("HEADWATER_HOME", str(shared_environment.home))
+    workspace_graph(shared_environment.home)
+    file = tmp_path / "graph.json"
+    known = json.loads((shared_environment.home / "graph.json").read_text())
+    del known["locations"]["platform_assets"]
+    file.write_text(json.dumps(known))
+    with pytest.raises(GraphError, match="make no graph: .* depends on .*, declared nowhere. Correct one of the two"):
         workspace_graph(tmp_path)
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from platform_assets.feed.delivery import deliver, select
 from platform_assets.operations.client import Client
+from platform_assets.operations.patience import Patience
 from platform_assets.operations.services import open_instance, running
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partition_checker.inspection import Inspector
@@ -29,15 +30,14 @@ from platform_assets.spans import pairs_named
 from resources.environment import Environment
 from resources.lake_catalog import LakeCatalog
 from resources.warehouse import TableName, Warehouse
-from tests.patience import wait
+from tests.patience import PATIENCE_SECONDS, wait, work_of
 
 pytestmark = pytest.mark.xdist_group("recovery")
 
 WEEK = "2017-12-04..2017-12-10"
 SCALE = 0.02
-PATIENCE_SECONDS = 300
 KILLS = 8
-SERVICES = ("operations.web_server", "operations.daemon", "code-server", "dagster._cli", "grpc")
+SERVICES = ("operations.web_server", "operations.daemon", "operations.code_server", "dagster._cli", "grpc")
 
 Receipts = dict[str, dict[str, str]]
 """Ids by asset and partition."""
@@ -66,8 +66,11 @@ class Platform:
     def carry_out(self, plan: Plan) -> None:
         launched = launch(plan, self.inspector(), self.client)
         assert launched.backfill
-        wait("the recovery", lambda: self.client.backfill(launched.backfill or "").ended, PATIENCE_SECONDS)
+        wait("the recovery", lambda: self.client.backfill(launched.backfill or "").ended, self.moves)
         assert not self.left(plan)
+
+    def moves(self) -> object:
+        return work_of(self.instance)()
 
     def left(self, plan: Plan) -> list[str]:
         done = done_since(plan, self.inspector())
@@ -97,7 +100,7 @@ class Platform:
 
     def deliver(self, span: str, incident: str | None = None) -> None:
         deliver(self.environment.landing, select(["webtoon"], span), scale=SCALE, incident=incident)
-        wait("the delivery to be noticed", self._noticed, PATIENCE_SECONDS)
+        wait("the delivery to be noticed", self._noticed, self.moves)
 
     def _noticed(self) -> bool:
         """Whether the sensor has recorded the version of everything that lies there, corrections included."""
@@ -140,7 +143,7 @@ def test_a_lost_file_is_named_refused_downstream_and_healed_with_what_depends_on
     refused = platform.client.launch_backfill(
         "by hand", {dg.AssetKey(["webtoon", "series_days"]): [("2017-12-06",) * 2]}, {}
     )
-    wait("the refusal", lambda: platform.client.backfill(refused).ended, PATIENCE_SECONDS)
+    wait("the refusal", lambda: platform.client.backfill(refused).ended, platform.moves)
     run = platform.instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": refused}))[0]
     failures = [
         str(log.dagster_event.event_specific_data)
@@ -163,7 +166,7 @@ def test_a_lost_file_is_named_refused_downstream_and_healed_with_what_depends_on
 
 def test_a_recovery_under_repeated_kills_ends_like_an_undisturbed_one(platform: Platform) -> None:
     platform.deliver("2017-12-05..2017-12-08", incident="corrected")
-    wait("the new versions", lambda: platform.healing().pair_count >= 200, PATIENCE_SECONDS)
+    wait("the new versions", lambda: platform.healing().pair_count >= 200, platform.moves)
     plan = platform.healing()
     assert plan.pair_count >= 200
     chance = random.Random(int(os.environ.get("HEADWATER_TEST_SEED", "7")))
@@ -174,9 +177,10 @@ def test_a_recovery_under_repeated_kills_ends_like_an_undisturbed_one(platform: 
     with pytest.raises(RecoveryRefused, match=plan.id):
         launch(other, platform.inspector(), platform.client)
     killed: list[str] = []
-    deadline = time.monotonic() + 3 * PATIENCE_SECONDS
-    while platform.left(plan):
-        assert time.monotonic() < deadline, f"not done after {len(killed)} kills: {platform.left(plan)[:5]}"
+    patience = Patience(PATIENCE_SECONDS)
+    while left := platform.left(plan):
+        still = patience.over((left, len(killed), platform.moves()))
+        assert not still, f"nothing moves after {len(killed)} kills: {left[:5]}"
         time.sleep(chance.uniform(0.5, 4.0))
         if len(killed) < KILLS:
             victim = _kill_one(platform.environment, chance)
@@ -188,7 +192,7 @@ def test_a_recovery_under_repeated_kills_ends_like_an_undisturbed_one(platform: 
     assert len(killed) >= 5, "it was over before anything was disturbed"
     if launched.backfill:
         last = launched.backfill
-        wait("the last backfill", lambda: platform.client.backfill(last).ended, PATIENCE_SECONDS)
+        wait("the last backfill", lambda: platform.client.backfill(last).ended, platform.moves)
     disturbed = platform.checksums(), platform.receipts()
 
     platform.restart()

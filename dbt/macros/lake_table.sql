@@ -11,7 +11,7 @@
   {%- set existing_relation = load_cached_relation(this) -%}
   {%- set target_relation = this.incorporate(type='table') -%}
   {%- set grain = partitions_of(model) -%}
-  {%- set windows = windows(grain) -%}
+  {%- set windows = windows(grain, this.schema) -%}
   {%- set rows = keyed_rows(grain) -%}
 
   {{ run_hooks(pre_hooks, inside_transaction=False) }}
@@ -42,14 +42,14 @@
   {% else %}
     {% do adopt_columns(target_relation, columns) %}
     {% call statement('delete') -%}
-      delete from {{ target_relation }} {% if windows %}where {{ within_windows(grain, windows) }}{% endif %}
+      delete from {{ target_relation }} {% if windows %}where {{ within_windows(grain, windows, this.schema) }}{% endif %}
     {%- endcall %}
   {% endif %}
 
   {% call statement('main') -%}
     insert into {{ target_relation }} by name
     select * {% if grain != 'none' -%}
-      replace (case when {{ within_windows(grain, windows) if windows else 'partition_key is not null' }} then partition_key
+      replace (case when {{ within_windows(grain, windows, this.schema) if windows else 'partition_key is not null' }} then partition_key
         else error(concat('{{ this.schema }}.{{ this.identifier }} has a row in partition ', coalesce(partition_key, 'null'),
           ', outside the run''s window: look at {{ model.config.meta.partition_column }} in the partitions it was read from.')) end as partition_key)
     {%- endif %}
@@ -66,11 +66,12 @@
 
 {#- The model's rows with the key of the partition each belongs to. -#}
 {% macro keyed_rows(grain) %}
-  {%- if grain == 'none' -%}
+  {%- set column = model.config.meta.partition_column -%}
+  {%- if grain == 'none' or column == 'partition_key' -%}
     {{ compiled_code }}
   {%- else -%}
-    {%- set moment = model.config.meta.partition_column -%}
-    select *, strftime({{ "date_trunc('week', " ~ moment ~ ")" if grain == 'weekly' else moment }}, '{{ grains()[grain].key_format }}') as partition_key
+    {%- set start = week_of(column) if grain == 'weekly' else "date_trunc('month', " ~ column ~ ")" if grain == 'monthly' else column -%}
+    select *, strftime({{ start }}, '{{ key_format(grain) }}') as partition_key
     from ({{ compiled_code }})
   {%- endif -%}
 {% endmacro %}

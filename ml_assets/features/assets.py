@@ -203,8 +203,8 @@ def _skew(
                     judged,
                     check,
                     partition,
-                    passed=bool(found) and not beyond,
-                    description=_said(found, beyond),
+                    passed=partition in judged and not beyond,
+                    description=_said(found, beyond) if partition in judged else "not built yet; materialize it",
                     metadata={f"{row['view']}:{row['feature']}": row["skew"] for row in beyond},
                 )
 
@@ -314,7 +314,7 @@ def _covered(view: FeatureView, partition: str, coarsest: FeatureView) -> list[s
 
 def _said(found: Sequence[Mapping[str, Any]], beyond: Sequence[Mapping[str, Any]]) -> str:
     if not found:
-        return "the partition has no findings; materialize it"
+        return "no view has begun yet that could be compared"
     if not beyond:
         compared = min(row["compared"] for row in found)
         return f"no feature differs ({compared} to {max(row['compared'] for row in found)} keys compared)"

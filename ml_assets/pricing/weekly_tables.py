@@ -25,7 +25,7 @@ from platform_assets.partitions import weeks_from
 from platform_assets.table_metadata import table_metadata
 from resources.warehouse import PARTITION_KEY, Commit, TableName, Warehouse
 
-TEAM = "commerce"
+TEAM, AREA = "commerce", "pricing"
 
 FORECAST_WEEKS = weeks_from("2017-07-03", ahead=1)
 """The weeks that demand is forecast and prices are set for: half a year, and the one past the data."""
@@ -109,7 +109,7 @@ def weekly_asset(table: WeeklyTable) -> dg.AssetsDefinition:
 
     @dg.multi_asset(
         name=f"{TEAM}_{table.name}",
-        specs=[completed(spec, TEAM, table.version)],
+        specs=[completed(spec, TEAM, AREA, table.version)],
         check_specs=[check],
         partitions_def=table.calendar,
         backfill_policy=ONE_RUN["ml_assets"],
@@ -117,19 +117,29 @@ def weekly_asset(table: WeeklyTable) -> dg.AssetsDefinition:
     )
     def weekly(
         context: dg.AssetExecutionContext, warehouse: Warehouse, checker: PartitionChecker
-    ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckEvaluation]:
+    ) -> Iterator[dg.MaterializeResult[None]]:
         commit = Commit(context.run.run_id, table.key.to_user_string())
         with checker.building(context) as build:
+            refused: dict[str, str] = {}
             for wave in build.waves():
                 weeks = wave[table.key]
                 with warehouse.reader() as lake:
                     rows = table.rows(warehouse, lake, weeks)
                 warehouse.replace_partitions(TableName.of_key(table.key), weeks, rows, commit)
-                shown = {week: dict(table.shown(_of(rows, week))) for week in weeks}
-                shown[weeks[-1]] |= metadata
-                build.record_table(table.key, weeks, shown)
-            if context.op_execution_context.selected_asset_check_keys:
-                yield from _judged(context, warehouse, table, check)
+                said = _judged(warehouse, table, weeks)
+                refused |= _refused(table, said)
+                if good := [week for week in weeks if week not in refused]:
+                    shown = {week: dict(table.shown(_of(rows, week))) for week in good}
+                    shown[good[-1]] |= metadata
+                    build.record_table(table.key, good, shown)
+                build.report(_evaluations(context.instance, table, check, said))
+                build.give_up(table.key, [week for week in weeks if week in refused])
+            if unasked := build.repeat_evaluations([check]).get(check.key):
+                said = _judged(warehouse, table, unasked)
+                refused |= _refused(table, said)
+                build.report(_evaluations(context.instance, table, check, said))
+            if refused:
+                raise dg.Failure(_refusal(table, refused), allow_retries=False)
             yield from build.outputs()
 
     return weekly
@@ -177,24 +187,40 @@ def shown_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -
     return dg.MetadataValue.table(records, dg.TableSchema([dg.TableColumn(*column) for column in columns.items()]))
 
 
-def _judged(
-    context: dg.AssetExecutionContext, warehouse: Warehouse, table: WeeklyTable, check: dg.AssetCheckSpec
-) -> Iterator[dg.AssetCheckEvaluation]:
-    judged = judged_materializations(context.instance, table.key, context.partition_keys)
+def _judged(warehouse: Warehouse, table: WeeklyTable, weeks: Sequence[str]) -> dict[str, Judgement]:
+    """What the table's check says of the stored rows of each week."""
     with warehouse.reader() as lake:
-        require(lake, table.key, context.partition_keys)
-        rows = warehouse.relation(lake, TableName.of_key(table.key), context.partition_keys).to_arrow_table()
-    for week in context.partition_keys:
-        said = table.judge(_of(rows, week))
-        yield verdict(
+        require(lake, table.key, weeks)
+        rows = warehouse.relation(lake, TableName.of_key(table.key), weeks).to_arrow_table()
+    return {week: table.judge(_of(rows, week)) for week in weeks}
+
+
+def _evaluations(
+    instance: dg.DagsterInstance, table: WeeklyTable, check: dg.AssetCheckSpec, said: Mapping[str, Judgement]
+) -> list[dg.AssetCheckEvaluation]:
+    judged = judged_materializations(instance, table.key, list(said))
+    severity = dg.AssetCheckSeverity.ERROR if table.blocking else dg.AssetCheckSeverity.WARN
+    return [
+        verdict(
             judged,
             check,
             week,
-            passed=said.passed,
-            description=said.description,
-            metadata=said.metadata,
-            severity=dg.AssetCheckSeverity.ERROR if table.blocking else dg.AssetCheckSeverity.WARN,
+            passed=one.passed,
+            description=one.description,
+            metadata=one.metadata,
+            severity=severity,
         )
+        for week, one in said.items()
+    ]
+
+
+def _refused(table: WeeklyTable, said: Mapping[str, Judgement]) -> dict[str, str]:
+    return {week: one.description for week, one in said.items() if table.blocking and not one.passed}
+
+
+def _refusal(table: WeeklyTable, refused: Mapping[str, str]) -> str:
+    named = "; ".join(f"{week}: {why}" for week, why in refused.items())
+    return f"{table.key.to_user_string()}: {table.check} failed, so nothing may be built on these weeks: {named}"
 
 
 def _of(rows: pa.Table, week: str) -> pa.Table:

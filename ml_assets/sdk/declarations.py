@@ -44,7 +44,8 @@ class TrainingSet:
         team: asset key prefix and owner.
         name: the asset is `<team>/<name>_training_set`.
         description: what one row is.
-        calendar: its partitions; a label is known when its partition has ended.
+        calendar: its partitions; a label is known when its partition has ended. It may not reach past what `labels`
+            reads; the model's calendar may, as predictions need no labels.
         keys: the columns that, with the time, tell rows apart.
         time: column of the entity rows' times, which lie in their partition.
         entity_rows: gives `keys` and `time`, and what the features' transforms ask with; also asked for predictions,
@@ -70,7 +71,7 @@ class TrainingSet:
     task: Task = "regression"
 
     def __post_init__(self) -> None:
-        """Refuse a label among the features, features that are no numbers, and names that clash.
+        """Refuse leaking labels, features that are no numbers, names that clash, and a calendar past the labels.
 
         Raises:
             DeclarationError: names the column and what to do.
@@ -100,6 +101,13 @@ class TrainingSet:
                 f"training set {self.name!r}: of {', '.join(undated)} the feature source does not say when it was "
                 "known, so no leak could be found; add it to `known_at`"
             )
+        for read in self.labels.reads.values():
+            if why := read.reaches_past(self.calendar):
+                raise DeclarationError(
+                    f"training set {self.name!r}: its calendar reaches past its labels: {read.table.to_user_string()} "
+                    f"{why}. Rows without labels would teach that nothing happened: let the training set's calendar "
+                    "end with what its labels read (leave `ahead` out), and let the model's calendar reach ahead"
+                )
 
     @property
     def key(self) -> dg.AssetKey:

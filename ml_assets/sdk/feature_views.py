@@ -19,6 +19,7 @@ import pyarrow as pa
 from ml_assets.sdk.declaration_error import DeclarationError
 from ml_assets.sdk.feature_types import KEY_TYPES, TYPES, FeatureType
 from platform_assets import partitions
+from platform_assets.calendars import has_doubled_midnights
 from platform_assets.teams import team_of
 from resources.feature_store.packed_rows import arrow_type
 from resources.warehouse import TableName
@@ -26,8 +27,16 @@ from resources.warehouse import TableName
 EVENT_TIME = "event_time"
 """The column with a row's event time in every form of a view; no feature may be called that."""
 
-PERIODS: Mapping[str, timedelta] = {"daily": timedelta(days=1), "weekly": timedelta(weeks=1)}
-"""How long a partition of each grain is, in local time."""
+PERIODS: Mapping[str, timedelta] = {
+    "hourly": timedelta(hours=1),
+    "daily": timedelta(days=1),
+    "weekly": timedelta(weeks=1),
+    "monthly": timedelta(days=28),
+}
+"""How long a partition of each grain is at least, in local time."""
+
+_LENGTHS = {"daily": "1 day", "weekly": "7 day", "monthly": "1 month"}
+"""SQL intervals from the local date on which a partition begins to the one on which it has ended."""
 
 _RESERVED = frozenset([EVENT_TIME, "event_timestamp", "created_timestamp", "partition_key"])
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
@@ -78,9 +87,9 @@ class Feature:
 
 @dataclass(frozen=True)
 class EndOf:
-    """Event time of a mart whose rows are of a local day or week: the instant at which it ends and the row is known.
+    """Event time of a mart whose rows are of a local day, week or month: when it ends, and the row is known.
 
-    `column` holds the local date on which the day or week begins.
+    `column` holds the local date on which the day, week or month begins.
     """
 
     column: str
@@ -88,9 +97,9 @@ class EndOf:
 
 @dataclass(frozen=True)
 class StartOf:
-    """Event time of a mart whose rows say what is known when a local day or week begins: the instant at which it does.
+    """Event time of a mart whose rows say what is known when a local day, week or month begins: when it does.
 
-    `column` holds the local date on which the day or week begins.
+    `column` holds the local date on which the day, week or month begins.
     """
 
     column: str
@@ -105,8 +114,8 @@ class FeatureView:
         team: that owns it.
         entities: what a row describes.
         source: the mart, "team/entity".
-        grain: of the mart's partitions, daily or weekly.
-        timestamp: the mart's column with the event time, or the end or the start of the row's day or week.
+        grain: of the mart's partitions: hourly, daily, weekly or monthly.
+        timestamp: the mart's column with the event time, or the end or the start of the row's day, week or month.
         ttl: how old a value may be; at exactly that age it still counts.
         features: what is served of the mart.
         description: for people; states the grain.
@@ -145,6 +154,11 @@ class FeatureView:
         if not re.fullmatch(r"[a-z0-9_]+/[a-z0-9_]+", self.source):
             raise DeclarationError(f"{where}: source {self.source!r} names no mart; write team/entity")
         _check_calendar(where, self.source, self.grain)
+        if self.grain == "hourly" and not isinstance(self.timestamp, str):
+            raise DeclarationError(
+                f"{where}: the local time of an hour does not tell when it ends where clocks are set back; name a "
+                "column with the instant as timestamp"
+            )
         if self.ttl <= timedelta():
             raise DeclarationError(f"{where}: ttl is {self.ttl}; say for how long a value may be used")
         if not self.entities:
@@ -183,7 +197,7 @@ class FeatureView:
 
     @property
     def period(self) -> timedelta:
-        """How long a partition is, in local time."""
+        """How long a partition is at least, in local time."""
         return PERIODS[self.grain]
 
     @property
@@ -191,9 +205,13 @@ class FeatureView:
         """SQL of the event time over the mart's columns; None where the mart has a column with it."""
         if isinstance(self.timestamp, str):
             return None
-        days = self.period.days if isinstance(self.timestamp, EndOf) else 0
-        local = f'("{self.timestamp.column}"::timestamp + interval {days} day)'
-        return f"timezone('{self.calendar.timezone}', {local})"
+        length = _LENGTHS[self.grain] if isinstance(self.timestamp, EndOf) else "0 day"
+        local, zone = f'("{self.timestamp.column}"::timestamp + interval {length})', self.calendar.timezone
+        instant = f"timezone('{zone}', {local})"
+        if has_doubled_midnights(self.calendar):
+            # DuckDB takes the second of two midnights, and a day begins with the first.
+            return f"least({instant}, timezone('{zone}', {local} - interval 1 hour) + interval 1 hour)"
+        return instant
 
     @property
     def timestamp_column(self) -> str:
@@ -233,21 +251,24 @@ class FeatureView:
 
     def known_at(self, partition: str) -> datetime:
         """The instant, in UTC, at which all of `partition` of the mart is known."""
-        start, _ = self._bounds(partition)
-        # In local time: a day on which clocks change has 23 or 25 hours.
-        return (start if self.is_known_at_start else start + self.period).astimezone(UTC)
+        window = self.calendar.time_window_for_partition_key(partition)
+        return (window.start if self.is_known_at_start else window.end).astimezone(UTC)
 
     def known_since(self, partition: str) -> datetime:
         """The instant, in UTC, after which what becomes known is of `partition` and no longer of the one before it."""
-        start, _ = self._bounds(partition)
-        return (start - self.period if self.is_known_at_start else start).astimezone(UTC)
+        start = self.calendar.time_window_for_partition_key(partition).start
+        if self.is_known_at_start:
+            before = self.calendar.get_prev_partition_window(start, respect_bounds=False)
+            assert before is not None
+            start = before.start
+        return start.astimezone(UTC)
 
     def ended(self, partition: str) -> datetime:
         """The instant, in UTC, at which `partition` has ended."""
-        return self._bounds(partition)[1].astimezone(UTC)
+        return self.calendar.time_window_for_partition_key(partition).end.astimezone(UTC)
 
     def lookback(self, period: timedelta | None = None) -> int:
-        """How many periods before its own can hold a value that is not too old when a partition is known."""
+        """How many periods before its own can hold a value that is not too old when a partition is known, at most."""
         # An hour more: clocks may have changed in between.
         return (self.ttl + timedelta(hours=1)) // (period or self.period)
 
@@ -256,10 +277,6 @@ class FeatureView:
         # An hour more: clocks may have changed in between.
         oldest = first - self.ttl - timedelta(hours=1)
         return [key for key in self.calendar.get_partition_keys() if oldest <= self.known_at(key) <= last]
-
-    def _bounds(self, partition: str) -> tuple[datetime, datetime]:
-        start = self.calendar.time_window_for_partition_key(partition).start
-        return start, start + self.period
 
     def select(self, *names: str) -> "Selection":
         """Some of the features; all of them when none is named.

@@ -190,7 +190,7 @@ def _fold_specs(model: Model, keys: ProjectTables) -> list[dg.AssetSpec]:
             )
         )
     return [
-        completed(spec, model.team, code_version(*functions, constants=constants))
+        completed(spec, model.team, model.name, code_version(*functions, constants=constants))
         for spec, functions, constants in specs
     ]
 

@@ -47,6 +47,7 @@ def monitor_asset(model: Model, watched: Monitor) -> dg.AssetsDefinition:
             metadata={**keys.columns(keys.monitor), **complete.metadata},
         ),
         model.team,
+        model.name,
         code_version(monitors.measured, constants={"monitor": watched, "features": model.feature_names}),
     )
     check = partitioned_check(

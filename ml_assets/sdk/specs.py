@@ -16,11 +16,11 @@ from platform_assets.teams import team_of
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
-def completed(spec: dg.AssetSpec, team: str, version: str) -> dg.AssetSpec:
-    """`spec` with what every asset has; the condition last, because it reads the spec."""
+def completed(spec: dg.AssetSpec, team: str, area: str, version: str) -> dg.AssetSpec:
+    """`spec` in a team's `area` with what every asset has; the condition last, because it reads the spec."""
     owner = team_of(team)
     return spec.replace_attributes(
-        group_name=owner.name,
+        group_name=owner.group(area),
         owners=[owner.owner],
         automation_condition=when_upstream_complete(spec),
         code_version=version,

@@ -30,6 +30,7 @@ def training_set_asset(declared: TrainingSet) -> dg.AssetsDefinition:
             metadata=training_set_columns(declared),
         ),
         declared.team,
+        declared.name,
         code_version(
             training_sets.labelled,
             type(declared.features).join,

@@ -135,8 +135,9 @@ def labelled(lake: duckdb.DuckDBPyConnection, declared: TrainingSet, partition: 
     Raises:
         TrainingDataError: NaN, infinite or null labels, a label that is none of its task, repeated labels, or a feature
             that is the label in disguise.
-        MissingPartition: a table that is read lacks a partition.
+        MissingPartition: a table that is read lacks a partition, or labels cannot be known yet.
     """
+    _refuse_unlabelled_time(declared, partition)
     asked = questions(lake, declared, partition).set_alias("asked_rows")
     labels = _answer(lake, declared.labels, declared.calendar, partition)
     columns = [*declared.keys, declared.time]
@@ -206,6 +207,16 @@ def _refuse_missing(where: str, wanted: Sequence[str], found: Sequence[str]) -> 
             f"{where}: the query gives no {', '.join(missing)}; it gives {', '.join(found)}. Correct the query, or the "
             "declaration of the column or feature"
         )
+
+
+def _refuse_unlabelled_time(declared: TrainingSet, partition: str) -> None:
+    """Refuse a partition of which no labels can be there: its rows would be told that nothing happened."""
+    for read in declared.labels.reads.values():
+        if why := read.lacks(declared.calendar, partition):
+            raise MissingPartition(
+                f"{declared.key.to_user_string()} {partition} has no labels: {read.table.to_user_string()} {why}; "
+                "materialize it once they are known, or let the training set's calendar leave it out"
+            )
 
 
 def _refuse_labels(declared: TrainingSet, partition: str, rows: pa.Table) -> None:

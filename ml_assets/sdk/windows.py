@@ -5,7 +5,7 @@ Belongs here: what a declaration reads, and the keys that it comes to. Not here:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import dagster as dg
 
@@ -13,6 +13,9 @@ from ml_assets.sdk.declaration_error import DeclarationError
 from platform_assets.partitions import offset
 
 Calendar = dg.TimeWindowPartitionsDefinition
+
+_GROWN = timedelta(days=400)
+"""A calendar without an end has partitions of every length after so long."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,47 @@ class Reads:
         if self.calendar is None:
             return None
         return upstream_keys(calendar, partition, self.calendar, self.first, self.last)
+
+    def lacks(self, calendar: Calendar, partition: str) -> str:
+        """Why what `partition` of `calendar` reads is not all there by the table's own calendar; empty if it is.
+
+        Before the table's first partition nothing is expected of it; of a closed day, and past its last, something is.
+        """
+        if self.calendar is None:
+            return ""
+        with dg.partition_loading_context():
+            last = self.calendar.get_last_partition_window_ignoring_exclusions()
+            if last is None:
+                return "has no partition yet"
+            needed = calendar.time_window_for_partition_key(partition).end
+            for _ in range(abs(self.last)):
+                beyond = calendar.get_next_partition_window if self.last > 0 else calendar.get_prev_partition_window
+                window = beyond(needed, respect_bounds=False)
+                assert window is not None
+                needed = window.end if self.last > 0 else window.start
+            if needed.timestamp() > last.end.timestamp():
+                return f"has partitions until {last.end:%Y-%m-%d %H:%M %Z}, and {needed:%Y-%m-%d %H:%M %Z} is needed"
+            return "" if self.keys(calendar, partition) else "has no partition of that time"
+
+    def reaches_past(self, calendar: Calendar) -> str:
+        """Why the table's calendar cannot follow `calendar`, whatever the time is; empty if it can.
+
+        Both are looked at as they are once they have ended, and, of those that grow, at the end of one of the table's
+        own partitions: nothing else than their ends can differ then.
+        """
+        if self.calendar is None:
+            return ""
+        grown = max(calendar.start, self.calendar.start) + _GROWN
+        ended = [end + _GROWN for end in (calendar.end, self.calendar.end) if end is not None]
+        for moment in (grown, *ended):
+            tick = self.calendar.get_next_partition_window(moment, respect_bounds=False)
+            assert tick is not None
+            with dg.partition_loading_context(tick.start):
+                last = calendar.get_last_partition_key()
+                why = self.lacks(calendar, last) if last is not None else ""
+            if why:
+                return why
+        return ""
 
 
 def upstream_keys(calendar: Calendar, partition: str, upstream: Calendar, first: int, last: int) -> list[str]:

@@ -33,6 +33,7 @@ from ml_assets.sdk.windows import upstream_keys
 from resources.environment import Environment
 from resources.feature_store.point_in_time import entity_rows
 from resources.model_registry import ModelRegistry, RegistryError
+from resources.sqlite_address import sqlite_path
 from resources.warehouse import PARTITION_KEY, TableName, Warehouse, physical_partitions
 
 if TYPE_CHECKING:
@@ -381,8 +382,8 @@ class Workbench:
 
     def _opened_registry(self) -> ModelRegistry:
         """The registry, if it is there: MLflow would create the database that it does not find."""
-        place = Path(self.registry.uri.removeprefix("sqlite:///"))
-        if self.registry.uri.startswith("sqlite:///") and not place.exists():
+        place = sqlite_path(self.registry.uri)
+        if place is not None and not place.exists():
             raise RegistryError(f"{place} is gone, and the champion's file with it; materialize the candidates again")
         return self.registry
 

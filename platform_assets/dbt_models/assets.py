@@ -16,19 +16,20 @@ import dagster as dg
 
 from platform_assets.backfills import ONE_RUN
 from platform_assets.dbt_models.analysis import Analysis, cached_analysis
-from platform_assets.dbt_models.results import NodeResult, Verdicts
+from platform_assets.dbt_models.results import Judgement, NodeResult, Outcome
 from platform_assets.dbt_models.translator import LakeTranslator, grain_of
 from platform_assets.dbt_models.window import event_time_flags, windows_variable
 from platform_assets.partition_checker.build import Build
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partition_checker.kept import columns_of
+from platform_assets.partitioned_checks import by_partition, judged_materializations, verdict
 from platform_assets.table_metadata import table_metadata
 from resources.dbt import Dbt
 from resources.warehouse import PARTITION_KEY, POOL, TableName
 
 _PARTITION_KEY_MEANING = "Dagster partition key of the row: local time of the team."
 
-StepEvent = dg.MaterializeResult[None] | dg.AssetCheckEvaluation
+StepEvent = dg.MaterializeResult[None]
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class DbtGraph:
         )
 
     def check_specs(self, unique_id: str) -> Iterator[tuple[str, dg.AssetCheckSpec]]:
-        """The data tests of a model as checks of its asset, with their dbt ids.
+        """The data tests of a model as checks of its asset, judged by its partitions, with their dbt ids.
 
         A test that reads several models belongs to the one that its `meta.dagster.ref` names.
         """
@@ -80,7 +81,7 @@ class DbtGraph:
             if child.startswith("test."):
                 check = self.translator.get_asset_check_spec(spec, self.manifest, child, None)
                 if check is not None:
-                    yield child, check
+                    yield child, by_partition(check, spec.partitions_def)
 
     def table_metadata(self, unique_id: str, types: Mapping[str, str]) -> dict[str, Any]:
         """Column schema and lineage of a model, for the catalog; `types` are its columns' types in the lake."""
@@ -124,10 +125,20 @@ def _models_of_one_calendar(graph: DbtGraph, team: str, grain: str, models: Sequ
     def build(context: dg.AssetExecutionContext, dbt: Dbt, checker: PartitionChecker) -> Iterator[StepEvent]:
         judges = {test: check for test, check in checks.items() if check.key in context.selected_asset_check_keys}
         with checker.building(context) as step:
+            refusals = []
+            # A source may have gained a column that nothing was delivered with yet.
+            step.catalog.warehouse.add_columns(graph.source_columns)
             for wave in step.waves():
                 for keys, partitions in together(wave):
-                    models = [specs[key] for key in keys]
-                    yield from _run(Invocation(graph, models, judges, calendar, partitions), dbt, step)
+                    invocation = Invocation(graph, [specs[key] for key in keys], judges, calendar, partitions)
+                    refusals += _build(invocation, dbt, step)
+                    if refusals:
+                        # What comes next may need what failed: the next wave knows.
+                        break
+            for partitions, tests in _unanswered(step, judges):
+                refusals += _test(Invocation(graph, [], tests, calendar, partitions), dbt, step)
+            if refusals:
+                raise dg.Failure(" ".join(refusals) + " Mend the model or its input, then materialize these again.")
             yield from step.outputs()
 
     return build
@@ -135,7 +146,10 @@ def _models_of_one_calendar(graph: DbtGraph, team: str, grain: str, models: Sequ
 
 @dataclass(frozen=True)
 class Invocation:
-    """One dbt run: models, the tests that judge them, and the partitions that it builds of all of them."""
+    """One dbt run: models, the tests that judge them, and the partitions that it builds of all of them.
+
+    Without models it asks all of `judges` about what is stored.
+    """
 
     graph: DbtGraph
     models: Sequence[str]
@@ -155,8 +169,8 @@ class Invocation:
     @property
     def arguments(self) -> list[str]:
         """The flags that select exactly these models and tests: no test because of what else it happens to read."""
-        nodes = [*self.models, *sorted(set().union(*self.tests.values()))]
-        names = [".".join(self.graph.manifest["nodes"][node]["fqn"]) for node in nodes]
+        tests = set().union(*self.tests.values()) if self.models else self.judges.keys()
+        names = [".".join(self.graph.manifest["nodes"][node]["fqn"]) for node in [*self.models, *sorted(tests)]]
         selection = ["--select", *names, "--indirect-selection", "empty", "--exclude-resource-type", "unit_test"]
         return [*selection, *event_time_flags(self.calendar, self.partitions if self.calendar else [])]
 
@@ -167,41 +181,79 @@ def together(wave: Mapping[dg.AssetKey, Sequence[str]]) -> Iterator[tuple[list[d
         yield [key for key, _ in some], partitions
 
 
-def _run(invocation: Invocation, dbt: Dbt, step: Build) -> Iterator[dg.AssetCheckEvaluation]:
-    """Let dbt build, report its tests, and record each model once all its tests have passed.
+def _build(invocation: Invocation, dbt: Dbt, step: Build) -> list[str]:
+    """Let dbt build, record each pair once all its tests have passed, and report the tests.
 
-    Raises:
-        Failure: a model or a test failed; what passed is recorded.
+    Returns:
+        Why pairs were not recorded: none, or one sentence. These are given up.
     """
-    graph, context = invocation.graph, step.context
-    verdicts = Verdicts(invocation.tests)
-    windows = windows_variable(invocation.calendar, invocation.partitions)
-    with dbt.build(invocation.arguments, graph.manifest, graph.translator, context.run.run_id, windows) as process:
+    outcome = Outcome(invocation.tests, invocation.partitions)
+    for model, good in _results(invocation, outcome, dbt, step):
+        if good:
+            _record(invocation.graph, model, good, step)
+    step.report(list(_evaluations(invocation, outcome, step)))
+    for broken in outcome.broken:
+        step.give_up(invocation.graph.spec(broken).key, outcome.bad(broken))
+    return _refusals(invocation, outcome)
+
+
+def _test(invocation: Invocation, dbt: Dbt, step: Build) -> list[str]:
+    """Ask tests about what is stored already, and report them; returns why what was stored is judged bad."""
+    outcome = Outcome({}, invocation.partitions)
+    list(_results(invocation, outcome, dbt, step))
+    step.report(list(_evaluations(invocation, outcome, step)))
+    return [f"what was recorded does not pass: {' | '.join(outcome.reasons())}."] if outcome.reasons() else []
+
+
+def _results(
+    invocation: Invocation, outcome: Outcome, dbt: Dbt, step: Build
+) -> Iterator[tuple[NodeResult, Sequence[str]]]:
+    """Run dbt; yields each model when it and its tests have ended, with the partitions that passed."""
+    graph, windows = invocation.graph, windows_variable(invocation.calendar, invocation.partitions)
+    run_id = step.context.run.run_id
+    with dbt.build(invocation.arguments, graph.manifest, graph.translator, run_id, windows) as process:
         for event in process.stream_raw_events():
-            if not event.is_result_event:
-                _log_error(context, event.raw_event)
-                continue
-            result = NodeResult.of_event(event.raw_event)
-            if result.unique_id in invocation.judges:
-                yield _evaluation(invocation.judges[result.unique_id], result, invocation.partitions)
-            for model in verdicts.add(result):
-                _record(graph, model, invocation.partitions, step)
-    _refuse_unless_complete(graph, verdicts)
+            if event.is_result_event:
+                yield from outcome.add(NodeResult.of_event(event.raw_event))
+            elif told := Judgement.of_event(event.raw_event):
+                outcome.judgements[told[0]] = told[1]
+            elif error := _error(event.raw_event):
+                outcome.errors.append(error)
+                step.context.log.error(error)
 
 
-def _evaluation(check: dg.AssetCheckSpec, result: NodeResult, keys: Sequence[str]) -> dg.AssetCheckEvaluation:
-    metadata: dict[str, Any] = {"failures": result.failures, "seconds": result.seconds}
-    if any(keys):
-        metadata |= {"first partition": min(keys), "last partition": max(keys)}
-    return dg.AssetCheckEvaluation(
-        asset_key=check.asset_key,
-        check_name=check.name,
-        passed=result.status == "pass",
-        severity=dg.AssetCheckSeverity.WARN if result.passed else dg.AssetCheckSeverity.ERROR,
-        blocking=check.blocking,
-        description=result.message,
-        metadata=metadata,
-    )
+def _unanswered(
+    step: Build, judges: Mapping[str, dg.AssetCheckSpec]
+) -> list[tuple[Sequence[str], dict[str, dg.AssetCheckSpec]]]:
+    """The tests that no run has asked about confirmed pairs, by partitions, once the others are repeated."""
+    fresh = step.repeat_evaluations(judges.values())
+    found: dict[tuple[str, ...], dict[str, dg.AssetCheckSpec]] = {}
+    for test, check in judges.items():
+        if partitions := fresh.get(check.key):
+            found.setdefault(tuple(partitions), {})[test] = check
+    return list(found.items())
+
+
+def _evaluations(invocation: Invocation, outcome: Outcome, step: Build) -> Iterator[dg.AssetCheckEvaluation]:
+    """What each test that came to a verdict says of each partition, about what is materialized by now."""
+    ended = {test: result for test, result in outcome.results.items() if test in invocation.judges and result.judged}
+    keys = {invocation.judges[test].asset_key for test in ended}
+    asked = invocation.partitions if invocation.calendar else None
+    judged = {key: judged_materializations(step.context.instance, key, asked) for key in keys}
+    for test, result in ended.items():
+        check, failing, warning = invocation.judges[test], outcome.failing(test), outcome.warning(test)
+        for partition in invocation.partitions:
+            fails, warns = partition in failing, partition in warning
+            yield verdict(
+                judged[check.asset_key],
+                check,
+                partition or None,
+                # A blocking check that warns holds nobody back.
+                passed=not fails and not (warns and not check.blocking),
+                severity=dg.AssetCheckSeverity.ERROR if fails or not warns else dg.AssetCheckSeverity.WARN,
+                description=result.message if fails or warns else None,
+                metadata={"failures": outcome.found(test, partition).failures, "seconds": result.seconds},
+            )
 
 
 def _record(graph: DbtGraph, model: NodeResult, partitions: Sequence[str], step: Build) -> None:
@@ -213,17 +265,12 @@ def _record(graph: DbtGraph, model: NodeResult, partitions: Sequence[str], step:
     record(key, partitions, {partitions[-1]: whole})
 
 
-def _log_error(context: dg.AssetExecutionContext, event: Mapping[str, Any]) -> None:
-    if event["info"]["level"] == "error" and event["info"]["msg"].strip():
-        context.log.error(event["info"]["msg"])
+def _error(event: Mapping[str, Any]) -> str:
+    return str(event["info"]["msg"]).strip() if event["info"]["level"] == "error" else ""
 
 
-def _refuse_unless_complete(graph: DbtGraph, verdicts: Verdicts) -> None:
-    if not verdicts.withheld:
-        return
-    names = ", ".join(graph.spec(model).key.to_user_string() for model in verdicts.withheld)
-    raise dg.Failure(
-        f"not recorded, because they or what judges them did not pass: {names}. "
-        + " | ".join(verdicts.reasons())
-        + ". Mend the model or its input, then materialize these partitions again."
-    )
+def _refusals(invocation: Invocation, outcome: Outcome) -> list[str]:
+    if not outcome.broken:
+        return []
+    names = ", ".join(invocation.graph.spec(model).key.to_user_string() for model in outcome.broken)
+    return [f"not recorded, because they or what judges them did not pass: {names}. {' | '.join(outcome.reasons())}."]

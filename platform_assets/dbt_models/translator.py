@@ -11,8 +11,10 @@ from dagster_dbt import DagsterDbtTranslator, DbtProject
 
 from platform_assets import partitions
 from platform_assets.automation import when_upstream_complete
+from platform_assets.calendars import first_ambiguous_bound
 from platform_assets.completeness import Completeness, Storage
 from platform_assets.teams import team_of
+from resources.warehouse import PARTITION_KEY
 
 
 class LakeTranslator(DagsterDbtTranslator):
@@ -39,8 +41,9 @@ class LakeTranslator(DagsterDbtTranslator):
         return dg.AssetKey([node["schema"], node.get("alias") or node["identifier"]])
 
     def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str:
-        """The team."""
-        return str(dbt_resource_props["schema"])
+        """The team and the layer; raw tables are the team's sources."""
+        layer = dbt_resource_props["fqn"][1] if dbt_resource_props["resource_type"] == "model" else "sources"
+        return team_of(dbt_resource_props["schema"]).group(layer)
 
     def get_owners(self, dbt_resource_props: Mapping[str, Any]) -> list[str]:
         """The team that owns the schema."""
@@ -52,7 +55,11 @@ class LakeTranslator(DagsterDbtTranslator):
 
     def get_partitions_def(self, dbt_resource_props: Mapping[str, Any]) -> dg.PartitionsDefinition | None:
         """The team's calendar at the grain that the model declares."""
-        return partitions.calendar_of(dbt_resource_props["schema"], grain_of(dbt_resource_props))
+        node = dbt_resource_props
+        calendar = partitions.calendar_of(node["schema"], grain_of(node))
+        if calendar is not None:
+            _refuse_ambiguous_hours(node, calendar)
+        return calendar
 
     def get_partition_mapping(
         self, dbt_resource_props: Mapping[str, Any], dbt_parent_resource_props: Mapping[str, Any]
@@ -65,7 +72,7 @@ class LakeTranslator(DagsterDbtTranslator):
 
 
 def grain_of(node: Mapping[str, Any]) -> str:
-    """hourly, daily, weekly or none, as the node's `config.meta.partitions` says.
+    """hourly, daily, weekly, monthly or none, as the node's `config.meta.partitions` says.
 
     Raises:
         KeyError: a model or source that does not say it.
@@ -74,9 +81,27 @@ def grain_of(node: Mapping[str, Any]) -> str:
     if grain is None:
         raise KeyError(
             f"dbt {node['resource_type']} {node['name']!r} declares no config.meta.partitions; "
-            f"set it to hourly, daily, weekly or none in {node['original_file_path']}"
+            f"set it to hourly, daily, weekly, monthly or none in {node['original_file_path']}"
         )
     return str(grain)
+
+
+def _refuse_ambiguous_hours(node: Mapping[str, Any], calendar: dg.TimeWindowPartitionsDefinition) -> None:
+    """Refuse an hourly model that tells the partitions of its rows by local time where an hour comes twice.
+
+    Raises:
+        ValueError: names the model's file and what to declare.
+    """
+    column = _meta(node).get("partition_column")
+    if column in (None, PARTITION_KEY):
+        return
+    bound = first_ambiguous_bound(calendar, calendar.timezone)
+    if bound is not None:
+        raise ValueError(
+            f"{node['original_file_path']}: partition_column {column!r} is local time of {calendar.timezone}, where "
+            f"{bound:%Y-%m-%d %H:%M} comes twice; pass the upstream's partition_key through, or compute it by "
+            "hour_key, and say partition_column: partition_key"
+        )
 
 
 def _completeness(manifest: Mapping[str, Any], node: Mapping[str, Any], storage: Storage) -> Completeness:

@@ -11,12 +11,12 @@ import click
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.filesize import decimal
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from platform_assets.feed.delivery import SEED, SelectionError, deliver, select
 from platform_assets.feed.incidents import INCIDENTS, WITH_COLUMN, IncidentError
 from platform_assets.feed.landing import Delivery, DeliveryError, LandingBusyError
+from platform_assets.progress import progress
 from resources.environment import Environment, SettingError
 
 
@@ -66,8 +66,8 @@ def feed(
     try:
         environment = Environment.current()
         selection = select(sources, partitions)
-        with _progress(quiet=as_json) as progress:
-            tasks = {name: progress.add_task(name, total=len(keys)) for name, keys in selection.items()}
+        with progress(quiet=as_json) as shown:
+            tasks = {name: shown.add_task(name, total=len(keys)) for name, keys in selection.items()}
             deliveries = deliver(
                 environment.landing,
                 selection,
@@ -77,7 +77,7 @@ def feed(
                 column=column,
                 threads=environment.threads,
                 memory=environment.memory,
-                report=lambda delivery: progress.advance(tasks[delivery.source]),
+                report=lambda delivery: shown.advance(tasks[delivery.source]),
             )
     except (SelectionError, IncidentError) as error:
         raise click.UsageError(str(error)) from error
@@ -108,18 +108,6 @@ def summarize(deliveries: Sequence[Delivery]) -> list[SourceSummary]:
         )
         for name, ones in by_source.items()
     ]
-
-
-def _progress(quiet: bool) -> Progress:
-    """Progress bars on standard error, so that standard output holds the result alone."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=quiet,
-    )
 
 
 def _table(summaries: Sequence[SourceSummary], landing: str) -> Table:

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import duckdb
 
+from platform_assets.calendars import DAY_FORMAT, HOUR_FORMAT
 from platform_assets.feed import commerce, webtoon
 from platform_assets.feed.incidents import INCIDENTS, Draft, refuse_impossible
 from platform_assets.feed.landing import Delivery, exclusive, put, restore, write_rows
-from platform_assets.partitions import DAY_FORMAT, HOUR_FORMAT
 from platform_assets.sources.catalogue import SOURCES
 from platform_assets.sources.declaration import UNPARTITIONED, Source
+from resources.engine import connect
 
 SEED = 7
 LARGEST_SCALE = 10_000
@@ -121,9 +122,7 @@ def source_of(name: str) -> Source:
 
 def _engine(threads: int, memory: str) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB that writes nothing but what it is told to."""
-    connection = duckdb.connect(config={"threads": threads, "memory_limit": memory, "temp_directory": ""})
-    connection.execute("SET enable_progress_bar = false")
-    return connection
+    return connect(config={"threads": threads, "memory_limit": memory, "temp_directory": ""})
 
 
 def _deliver_one(connection: duckdb.DuckDBPyConnection, landing: Path, draft: Draft, incident: str | None) -> Delivery:

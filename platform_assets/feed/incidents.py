@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import duckdb
 
 from platform_assets.sources.declaration import Column, Source
+from resources.engine import quoted
 
 CORRECTED_PERCENT = 3
 DUPLICATED_PERCENT = 20
@@ -65,7 +66,7 @@ class Draft:
     def share(self, percent: int) -> str:
         """SQL that holds for about `percent` of the rows, the same ones every time."""
         names = self.source.key or tuple(column.name for column in self.source.columns)
-        return f"hash({', '.join(map(_quoted, names))}) % 100 < {percent}"
+        return f"hash({', '.join(map(quoted, names))}) % 100 < {percent}"
 
 
 Incident = Callable[[Draft], Draft | None]
@@ -100,12 +101,12 @@ def corrected(draft: Draft) -> Draft:
     """3 % of the rows carry other values, in the columns that are usually corrected or in `--column`."""
     usual = CORRECTIONS.get(draft.source.name, {})
     column = draft.column
-    by_type = CORRECTIONS_BY_TYPE[column.type].format(column=_quoted(column.name))
+    by_type = CORRECTIONS_BY_TYPE[column.type].format(column=quoted(column.name))
     asked = {column.name: usual.get(column.name, by_type)}
     values = usual if usual and draft.asked_column is None else asked
     is_corrected = draft.share(CORRECTED_PERCENT)
     replaced = (
-        f"CASE WHEN {is_corrected} THEN {value} ELSE {_quoted(name)} END AS {_quoted(name)}"
+        f"CASE WHEN {is_corrected} THEN {value} ELSE {quoted(name)} END AS {quoted(name)}"
         for name, value in values.items()
     )
     return replace(draft, rows=draft.rows.project(f"* REPLACE ({', '.join(replaced)})"))
@@ -114,12 +115,12 @@ def corrected(draft: Draft) -> Draft:
 def renamed_column(draft: Draft) -> Draft:
     """A column comes under another name: `<column>_new`."""
     name = draft.column.name
-    return replace(draft, rows=draft.rows.project(f"* RENAME ({_quoted(name)} AS {_quoted(f'{name}_new')})"))
+    return replace(draft, rows=draft.rows.project(f"* RENAME ({quoted(name)} AS {quoted(f'{name}_new')})"))
 
 
 def retyped_column(draft: Draft) -> Draft:
     """A column comes with another type: text instead of anything else, a number instead of text."""
-    name = _quoted(draft.column.name)
+    name = quoted(draft.column.name)
     other = f"length({name})" if draft.column.type == "VARCHAR" else f"'about ' || {name}"
     return replace(draft, rows=draft.rows.project(f"* REPLACE ({other} AS {name})"))
 
@@ -131,7 +132,7 @@ def extra_column(draft: Draft) -> Draft:
 
 def missing_column(draft: Draft) -> Draft:
     """A column does not come."""
-    return replace(draft, rows=draft.rows.project(f"* EXCLUDE ({_quoted(draft.column.name)})"))
+    return replace(draft, rows=draft.rows.project(f"* EXCLUDE ({quoted(draft.column.name)})"))
 
 
 def empty(draft: Draft) -> Draft:
@@ -183,7 +184,3 @@ def refuse_impossible(source: Source, incident: str | None, column: str | None) 
     names = [known.name for known in source.columns]
     if column not in names:
         raise IncidentError(f"{source.name} has no column {column!r}; its columns: {', '.join(names)}")
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -36,7 +36,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from platform_assets.partitions import HOUR_FORMAT, WEBTOON_HOURLY
+from platform_assets.calendars import HOUR_FORMAT
+from platform_assets.partitions import WEBTOON_HOURLY
 from platform_assets.sources.declaration import Source
 
 Floats = npt.NDArray[np.float64]

@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 
 import dagster as dg
 
+from platform_assets.calendars import ended_by
+
 
 @dataclass(frozen=True)
 class Freshness:
@@ -44,4 +46,4 @@ def freshness(due: Sequence[str], complete: Collection[str]) -> Freshness:
 
 def due_partitions(calendar: dg.TimeWindowPartitionsDefinition, delay: timedelta, now: datetime) -> Sequence[str]:
     """The keys of `calendar` that are expected by `now`: those that ended at least `delay` ago."""
-    return calendar.get_partition_keys(current_time=now - delay)
+    return ended_by(calendar, now - delay)

@@ -12,7 +12,8 @@ from typing import Any
 
 import dagster as dg
 
-_TIMEOUT_SECONDS = 60
+_SILENCE_SECONDS = 600
+"""After this long without a byte a connection is given up; a busy machine takes minutes over a large answer."""
 
 
 class DagsterRefused(RuntimeError):
@@ -141,7 +142,7 @@ class Client:
             f"{self.url}/graphql", body, {"Content-Type": "application/json"}, method="POST"
         )
         try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
+            with urllib.request.urlopen(request, timeout=_SILENCE_SECONDS) as response:
                 answer = json.load(response)
         except urllib.error.HTTPError as error:
             raise DagsterRefused(error.read().decode()[:2000]) from error

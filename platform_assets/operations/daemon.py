@@ -1,18 +1,48 @@
-"""Dagster's own daemon with a shorter pause between two looks at the backfills, and run workers kept warm.
+"""Dagster's own daemon: shorter pauses between two looks at the backfills, no look of automation in vain, warm workers.
 
 Dagster 1.13 looks every 30 s and has no setting for it. A backfill through seven stages (raw, hourly, daily, weekly,
-features, training, models) would wait more than three minutes for nothing but that pause. Belongs here: the pause,
-and starting what `run_launcher.py` forks workers from. Everything else is `dagster-daemon`.
+features, training, models) would wait more than three minutes for nothing but that pause. Nor does it look whether the
+worker of a run that has not started yet lives: it waits for the whole time that a run may take to start. Belongs here:
+both, when automation looks (`automation_looks.py`), and starting what `run_launcher.py` forks workers from. Everything
+else is `dagster-daemon`.
 """
 
-from dagster._daemon import controller
-from dagster._daemon.cli import main
+import logging
 
-from platform_assets.operations.run_launcher import warm_up
+import dagster as dg
+from dagster._core.storage.dagster_run import RunRecord
+from dagster._daemon import controller
+from dagster._daemon.asset_daemon import AssetDaemon
+from dagster._daemon.cli import main
+from dagster._daemon.monitoring import run_monitoring
+
+from platform_assets.operations.automation_looks import when_due
+from platform_assets.operations.run_launcher import WarmRunLauncher, warm_up
 
 PAUSE_SECONDS = 5
 
+_wait_for_start = run_monitoring.monitor_starting_run
+
+
+def monitor_starting_run(instance: dg.DagsterInstance, run_record: RunRecord, logger: logging.Logger) -> None:
+    """Fail a run that no process is left to start, so that it is launched again; wait for others as Dagster does."""
+    run, launcher = run_record.dagster_run, instance.run_launcher
+    launched_at = instance.get_run_stats(run.run_id).launch_time
+    if isinstance(launcher, WarmRunLauncher) and launched_at and launcher.cannot_start(run.run_id, launched_at):
+        now = instance.get_run_by_id(run.run_id)
+        if now and now.status is dg.DagsterRunStatus.STARTING:
+            instance.report_run_failed(
+                now, "Its worker process was gone before the run began: killed, or out of memory"
+            )
+    else:
+        _wait_for_start(instance, run_record, logger)
+
+
 if __name__ == "__main__":
     controller.DEFAULT_DAEMON_INTERVAL_SECONDS = PAUSE_SECONDS
+    run_monitoring.monitor_starting_run = monitor_starting_run
+    AssetDaemon._process_auto_materialize_tick = when_due(  # type: ignore[method-assign]
+        AssetDaemon._process_auto_materialize_tick
+    )
     warm_up()
     main()

@@ -1,7 +1,7 @@
 """The main job from end to end: history by backfills, then new days by sensors and automation alone.
 
-Belongs here: the order of the stages and what counts as done. Not here: how anything is built, printing
-(`report.py`).
+Belongs here: the order of the stages and what counts as done. Not here: which days there are (`demo_extent.py`), what a
+stage is said to show (`milestones.py`), how anything is built, printing (`report.py`).
 """
 
 import time
@@ -9,31 +9,42 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import date, timedelta
 from functools import partial
+from typing import TypeVar
 
 import dagster as dg
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 from rich.progress import Progress
 
-from platform_assets.feed.delivery import deliver, select
+from platform_assets.feed.delivery import deliver
 from platform_assets.operations.client import BackfillStatus, Client
+from platform_assets.operations.demo_extent import Extent, Selection
 from platform_assets.operations.graph import UNPARTITIONED, Graph, code_locations, ranges
+from platform_assets.operations.milestones import BEGUN, reached
+from platform_assets.operations.patience import Patience
 from platform_assets.operations.services import open_instance, running
+from platform_assets.partition_checker.causes import Causes
+from platform_assets.partition_checker.checker import PartitionChecker
+from platform_assets.progress import tell
 from platform_assets.sources.arrival import recorded_versions
 from platform_assets.sources.catalogue import SOURCES
 from platform_assets.sources.landing import scan
 from resources.environment import Environment
 
-FIRST_DAY = date(2016, 12, 26)
-LAST_DAY = date(2017, 12, 31)
+STUCK_SECONDS = 600
+"""After this long without any event, run or new pair, what is still missing will not come."""
+_TELL_SECONDS = 60
+"""After this long of the same it says what it waits for."""
 _LOOK_SECONDS = 2.0
-_STUCK_SECONDS = 120
-"""After this long without a run, a backfill or a new pair, what is still missing will not come."""
+_WORKING = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+
+Key = TypeVar("Key")
+Missing = dict[dg.AssetKey, set[str]]
+"""Partition keys by asset; assets without any are left out."""
 
 
 class DemoError(RuntimeError):
-    """A stage did not reach its end; the message names the pairs and where to look."""
+    """A stage did not reach its end; the message names the pairs, what they wait for, and where to look."""
 
 
 @dataclass
@@ -57,12 +68,12 @@ class Pairs:
     instance: dg.DagsterInstance
     graph: Graph
 
-    def built(self) -> dict[dg.AssetKey, set[str]]:
+    def built(self) -> Missing:
         """The pairs that are recorded as materialized."""
         return {node.key: self._built(node.key, node.calendar is not None) for node in self.graph.built}
 
-    def missing(self) -> dict[dg.AssetKey, set[str]]:
-        """The pairs that could be built from what has arrived and are not; assets without such are left out."""
+    def missing(self) -> Missing:
+        """The pairs that could be built from what has arrived and are not."""
         arrived = {
             source.upstream_key: set(versions if source.partitions else {UNPARTITIONED} if versions else ())
             for source in SOURCES
@@ -73,54 +84,69 @@ class Pairs:
         missing = {key: buildable[key] - there for key, there in built.items()}
         return {key: keys for key, keys in missing.items() if keys}
 
+    def movement(self) -> object:
+        """Changes with every event that Dagster records of an asset, and all the time while a run is at work.
+
+        A run whose worker is gone is no longer at work: run monitoring sees to that.
+        """
+        if self.instance.get_runs_count(dg.RunsFilter(statuses=_WORKING)):
+            return time.monotonic()
+        queued = self.instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED]))
+        return self.instance.event_log_storage.get_maximum_record_id(), queued
+
     def _built(self, key: dg.AssetKey, partitioned: bool) -> set[str]:
         if partitioned:
             return self.instance.get_materialized_partitions(key)
         return {UNPARTITIONED} if self.instance.get_latest_materialization_event(key) else set()
 
 
-def run_demo(environment: Environment, progress: Progress, *, new_days: int, seed: int, scale: float) -> Outcome:
-    """Deliver all but the last `new_days`, backfill them, then deliver those days one by one.
+def run_demo(
+    environment: Environment, progress: Progress, extent: Extent, *, new_days: int, seed: int, scale: float
+) -> Outcome:
+    """Deliver all days of `extent` but the last `new_days`, backfill them, then deliver those days one by one.
 
     Raises:
+        ExtentError: the extent has too few days.
         DemoError: pairs that could be built were not, or a delivery was not noticed.
     """
+    history = extent.history(new_days)
     outcome = Outcome()
-    timer = _Timer(outcome, progress)
-    days = [LAST_DAY - timedelta(days=back) for back in reversed(range(new_days))]
-    history = f"{FIRST_DAY}..{days[0] - timedelta(days=1) if days else LAST_DAY}"
+    feed = partial(_deliver, environment, progress, seed=seed, scale=scale)
+    stage = _Stages(outcome, progress).stage
     with ExitStack() as stack:
-        with timer.stage("start services, deliver history"):
+        with stage("start services, deliver history", BEGUN["start"]):
             # Upstream systems do not wait for Headwater to be up.
             upstream = stack.enter_context(ThreadPoolExecutor(1))
-            delivered = upstream.submit(_deliver, environment, progress, history, seed, scale)
+            delivered = upstream.submit(feed, history)
             # Automation is off for the history: what arrives in bulk is built by backfills, in a few large runs.
             off = partial(_automation, on=False)
             client = stack.enter_context(running(environment, port=0, before_daemon=off))
+            tell(progress, f"The web UI, while this runs: {client.url}")
             instance = stack.enter_context(open_instance(environment))
-            pairs = Pairs(instance, Graph.of_workspace())
+            work = _Work(environment, client, Pairs(instance, Graph.of_workspace()), progress)
             outcome.delivered += delivered.result()
-            _until_noticed(environment, instance, progress)
-        with timer.stage("backfill history") as built:
-            built(_backfill(client, pairs, progress))
+            work.until_noticed()
+        with stage("backfill history", BEGUN["history"]) as built:
+            built(work.backfill())
         _automation(client, on=True)
-        for day in days:
-            with timer.stage(f"new day {day}") as built:
-                outcome.delivered += _deliver(environment, progress, str(day), seed, scale)
-                _until_noticed(environment, instance, progress)
-                built(_until_built(client, pairs, progress))
-        with timer.stage("freshness"):
-            _judge_freshness(client)
+        for back in reversed(range(new_days)):
+            with stage(f"new day {extent.named(back)}", BEGUN["day"]) as built:
+                outcome.delivered += feed(extent.day(back))
+                work.until_noticed()
+                built(work.until_built())
+        with stage("freshness", BEGUN["freshness"]):
+            work.judge_freshness()
     return outcome
 
 
 @dataclass
-class _Timer:
+class _Stages:
     outcome: Outcome
     progress: Progress
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[Callable[[int], None]]:
+    def stage(self, name: str, shows: str) -> Iterator[Callable[[int], None]]:
+        tell(self.progress, shows)
         task = self.progress.add_task(name, total=None)
         began = time.perf_counter()
 
@@ -132,106 +158,153 @@ class _Timer:
         self.progress.update(task, total=1, completed=1)
 
 
+@dataclass(frozen=True)
+class _Work:
+    """Waits for Dagster, as long as anything moves."""
+
+    environment: Environment
+    client: Client
+    pairs: Pairs
+    progress: Progress
+
+    def until_noticed(self) -> None:
+        """Wait until the arrival sensors have recorded every partition that was delivered."""
+
+        def unnoticed() -> dict[str, set[str]]:
+            found = {}
+            for source in SOURCES:
+                there = scan(source, self.environment.landing).delivered.keys()
+                if waiting := there - recorded_versions(self.pairs.instance, source):
+                    found[source.name] = set(waiting)
+            return found
+
+        def named(waiting: Mapping[str, set[str]]) -> str:
+            counts = ", ".join(f"{len(keys):,} of {name}" for name, keys in waiting.items())
+            return f"for arrivals to be noticed: {counts}; see the logs in {self.environment.home / 'logs'}"
+
+        self._until("arrivals noticed", unnoticed, named)
+
+    def backfill(self) -> int:
+        """Build what is missing by one Dagster backfill over both code locations; returns the pairs built.
+
+        A backfill that an interrupted demo left behind goes on first: its daemon resumes it.
+        """
+        first = self.pairs.missing()
+        unfinished = BulkActionsFilter(statuses=[BulkActionStatus.REQUESTED])
+        for left_behind in self.pairs.instance.get_backfills(filters=unfinished):
+            self._await(left_behind.backfill_id, first)
+        missing = self.pairs.missing()
+        if missing:
+            asked = _ranges(self.pairs.graph, missing)
+            backfill = self.client.launch_backfill("history", asked, {"headwater/demo": "history"})
+            status = self._await(backfill, missing)
+            if status.status not in ("COMPLETED_SUCCESS", "COMPLETED"):
+                raise DemoError(
+                    f"backfill {backfill} ended as {status.status} with {status.failed} failed pairs. "
+                    f"{status.error or 'Open it in the web UI (make up) to see the failed runs.'}"
+                )
+            if left := self.pairs.missing():
+                raise DemoError(f"the backfill ended and these pairs are still missing: {self._causes(left)}")
+        return _count(first)
+
+    def until_built(self) -> int:
+        """Wait until automation has built all that can be built now; returns how many pairs that were."""
+        first = self.pairs.missing()
+        self._until("pairs", self.pairs.missing, lambda missing: f"for automation to build {self._causes(missing)}")
+        return _count(first)
+
+    def judge_freshness(self) -> None:
+        """Run the job of each location that judges the freshness of its assets."""
+        runs = [self.client.launch_job(location, f"{location}_freshness") for location in code_locations()]
+
+        def unfinished() -> dict[str, set[str]]:
+            ended = ("SUCCESS", "FAILURE", "CANCELED")
+            return {run: {run} for run in runs if self.client.run_status(run) not in ended}
+
+        self._until("runs", unfinished, lambda left: f"for runs to end: {', '.join(left)}")
+
+    def _await(self, backfill: str, missing: Missing) -> BackfillStatus:
+        """Wait for the end of a backfill of `missing`, telling of each milestone that it reaches."""
+        task = self.progress.add_task("  pairs", total=None)
+        moves = self._moves(lambda: f"for backfill {backfill}: {self._causes(self.pairs.missing())}")
+        materialized, left = -1, missing
+        while True:
+            status = self.client.backfill(backfill)
+            if status.materialized != materialized or status.ended:
+                materialized, before, left = status.materialized, left, self._left(missing)
+                for milestone in reached(before, left):
+                    tell(self.progress, str(milestone))
+            if status.ended:
+                self.progress.remove_task(task)
+                return status
+            self.progress.update(task, completed=status.materialized, total=status.targeted)
+            moves(status)
+            time.sleep(_LOOK_SECONDS)
+
+    def _left(self, missing: Missing) -> Missing:
+        built = self.pairs.built()
+        return {key: keys - built[key] for key, keys in missing.items()}
+
+    def _until(
+        self, name: str, look: Callable[[], Mapping[Key, set[str]]], waits: Callable[[Mapping[Key, set[str]]], str]
+    ) -> None:
+        """Look until nothing is left; `waits` says in words what for."""
+        left = look()
+        total = _count(left)
+        task = self.progress.add_task(f"  {name}", total=total)
+        moves = self._moves(lambda: waits(left))
+        while left:
+            moves(_count(left))
+            time.sleep(_LOOK_SECONDS)
+            left = look()
+            self.progress.update(task, completed=total - _count(left))
+        self.progress.remove_task(task)
+
+    def _moves(self, waits: Callable[[], str]) -> Callable[[object], None]:
+        """What is called with a state at every look: it tells what is waited for, and gives up when nothing moves.
+
+        Raises:
+            DemoError: nothing has moved for `STUCK_SECONDS`.
+        """
+        patience = Patience(STUCK_SECONDS)
+        told = 0.0
+
+        def moves(state: object) -> None:
+            nonlocal told
+            still = patience.still((state, self.pairs.movement()))
+            if still > patience.seconds:
+                raise DemoError(f"nothing has moved for {STUCK_SECONDS} s while waiting {waits()}")
+            told = min(told, still)
+            if still - told > _TELL_SECONDS:
+                told = still
+                tell(self.progress, f"Nothing has moved for {still:.0f} s, waiting {waits()}")
+
+        return moves
+
+    def _causes(self, missing: Mapping[dg.AssetKey, set[str]]) -> str:
+        """The first of the missing pairs, upstream before downstream, and what it waits for."""
+        if not missing:
+            return "no pair that could be built is missing"
+        causes = Causes(PartitionChecker.of(self.environment).inspector(self.pairs.instance))
+        key = next(key for key in self.pairs.graph.nodes if missing.get(key))
+        said = ", ".join(map(str, causes.chain("/".join(key.path), min(missing[key]))))
+        more = _count(missing) - 1
+        return said + (f"; and {more:,} more pairs" if more else "")
+
+
 def _automation(client: Client, on: bool) -> None:
     for location in code_locations():
         client.set_sensor(location, f"{location}_automation", on)
 
 
-def _deliver(environment: Environment, progress: Progress, span: str, seed: int, scale: float) -> int:
-    """Deliver the partitions of `span` and everything unpartitioned; returns how many were new or changed."""
-    selection = select((), span)
+def _deliver(environment: Environment, progress: Progress, selection: Selection, *, seed: int, scale: float) -> int:
+    """Deliver `selection`, and everything unpartitioned with it; returns how many were new or changed."""
     task = progress.add_task("  deliver", total=sum(map(len, selection.values())))
     deliveries = deliver(
         environment.landing, selection, seed=seed, scale=scale, report=lambda delivery: progress.advance(task)
     )
     progress.remove_task(task)
     return sum(delivery.outcome == "delivered" for delivery in deliveries)
-
-
-def _until_noticed(environment: Environment, instance: dg.DagsterInstance, progress: Progress) -> None:
-    """Wait until the arrival sensors have recorded every partition that was delivered."""
-    task = progress.add_task("  arrivals noticed", total=None)
-    patience = _Patience()
-    waiting: dict[str, int] = {}
-    while True:
-        before, waiting = waiting, {}
-        for source in SOURCES:
-            unnoticed = scan(source, environment.landing).delivered.keys() - recorded_versions(instance, source)
-            if unnoticed:
-                waiting[source.name] = len(unnoticed)
-        if not waiting:
-            break
-        if patience.over(waiting != before):
-            raise DemoError(f"arrivals were not noticed: {waiting}; see the logs in {environment.home / 'logs'}")
-        time.sleep(_LOOK_SECONDS)
-    progress.remove_task(task)
-
-
-def _backfill(client: Client, pairs: Pairs, progress: Progress) -> int:
-    """Build what is missing by one Dagster backfill over both code locations; returns the pairs built.
-
-    A backfill that an interrupted demo left behind goes on first: its daemon resumes it.
-    """
-    missing = pairs.missing()
-    total = sum(map(len, missing.values()))
-    unfinished = pairs.instance.get_backfills(filters=BulkActionsFilter(statuses=[BulkActionStatus.REQUESTED]))
-    for left_behind in unfinished:
-        _await_backfill(client, left_behind.backfill_id, progress)
-    missing = pairs.missing()
-    if not missing:
-        return total
-    backfill = client.launch_backfill("history", _ranges(pairs.graph, missing), {"headwater/demo": "history"})
-    status = _await_backfill(client, backfill, progress)
-    if status.status not in ("COMPLETED_SUCCESS", "COMPLETED"):
-        raise DemoError(
-            f"backfill {backfill} ended as {status.status} with {status.failed} failed pairs. "
-            f"{status.error or 'Open it in the web UI (make up) to see the failed runs.'}"
-        )
-    if left := pairs.missing():
-        raise DemoError(f"the backfill ended and these pairs are still missing: {_named(left)}")
-    return total
-
-
-def _await_backfill(client: Client, backfill: str, progress: Progress) -> BackfillStatus:
-    task = progress.add_task("  pairs", total=None)
-    while not (status := client.backfill(backfill)).ended:
-        progress.update(task, completed=status.materialized, total=status.targeted)
-        time.sleep(_LOOK_SECONDS)
-    progress.remove_task(task)
-    return status
-
-
-def _until_built(client: Client, pairs: Pairs, progress: Progress) -> int:
-    """Wait until automation has built everything that can be built now; returns how many pairs that were."""
-    first = missing = pairs.missing()
-    task = progress.add_task("  pairs", total=sum(map(len, first.values())))
-    deadline = _Patience()
-    while missing:
-        time.sleep(_LOOK_SECONDS)
-        before, missing = missing, pairs.missing()
-        progress.update(task, completed=sum(map(len, first.values())) - sum(map(len, missing.values())))
-        if deadline.over(missing != before or client.active_runs() > 0):
-            raise DemoError(f"automation has built nothing for {_STUCK_SECONDS} s; missing: {_named(missing)}")
-    progress.remove_task(task)
-    return sum(map(len, first.values()))
-
-
-def _judge_freshness(client: Client) -> None:
-    runs = [client.launch_job(location, f"{location}_freshness") for location in code_locations()]
-    while any(client.run_status(run) not in ("SUCCESS", "FAILURE", "CANCELED") for run in runs):
-        time.sleep(_LOOK_SECONDS)
-
-
-@dataclass
-class _Patience:
-    """Counts the time since something last moved."""
-
-    since: float = field(default_factory=time.monotonic)
-
-    def over(self, moved: bool) -> bool:
-        if moved:
-            self.since = time.monotonic()
-        return time.monotonic() - self.since > _STUCK_SECONDS
 
 
 def _ranges(graph: Graph, pairs: Mapping[dg.AssetKey, set[str]]) -> dict[dg.AssetKey, Sequence[tuple[str, str]] | None]:
@@ -242,8 +315,5 @@ def _ranges(graph: Graph, pairs: Mapping[dg.AssetKey, set[str]]) -> dict[dg.Asse
     return found
 
 
-def _named(pairs: Mapping[dg.AssetKey, set[str]]) -> str:
-    return "; ".join(
-        f"{key.to_user_string()} {', '.join(sorted(keys)[:3])}{' …' if len(keys) > 3 else ''}"
-        for key, keys in pairs.items()
-    )
+def _count(pairs: Mapping[Key, set[str]]) -> int:
+    return sum(map(len, pairs.values()))

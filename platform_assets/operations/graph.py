@@ -4,13 +4,16 @@ Belongs here: loading the locations that workspace.yaml names, keeping what was 
 graph at once, and pure set arithmetic on pairs. Not here: launching anything.
 """
 
+import fcntl
 import hashlib
 import importlib
 import json
-import logging
+import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from functools import cached_property, lru_cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -20,19 +23,30 @@ import dagster as dg
 import numpy as np
 import yaml
 from dagster._core.definitions.partitions.snap.snap import PartitionsSnap
+from dagster._time import get_current_datetime
 
 from platform_assets.completeness import Completeness, completeness_of
-from platform_assets.partition_checker.requirements import Requirement, compile_requirement, last_key
+from platform_assets.partition_checker.requirements import (
+    IntArray,
+    Requirement,
+    compile_requirement,
+    last_key,
+    partition_ends,
+)
 from resources.environment import REPOSITORY
 
 WORKSPACE = REPOSITORY / "workspace.yaml"
 UNPARTITIONED = ""
 """The one pair of an asset without partitions."""
 
+EQUAL_VERSIONS = "headwater/equal_code_versions"
+"""Metadata of a spec: the other versions of its code that store the same as the present one."""
+
 _CODE = ("resources", "platform_assets", "ml_assets", "dbt")
 _SUFFIXES = (".py", ".sql", ".yml", ".yaml")
 _STUB = "dagster/auto_created_stub_asset"
 """Marks what Dagster adds for an upstream asset of another code location, of which it knows nothing but the key."""
+_STDERR_CHARACTERS = 500
 _MODELS = {"lightgbm", "mlflow", "torch", "sklearn"}
 
 
@@ -47,7 +61,9 @@ class Node:
     """An asset: the location that builds it (None: an upstream system does), its calendar and dependencies.
 
     `deps` holds the declared partition mappings; None is Dagster's default. `is_product` marks what people and
-    products look at: marts, ML models, whatever nobody of ours reads.
+    products look at: marts, ML models, whatever nobody of ours reads. `as_of` is the moment at which it has its pairs:
+    a calendar without an end gains them by the passing of time. `equal_versions` are other versions of the code that
+    store the same as the present one.
     """
 
     key: dg.AssetKey
@@ -58,23 +74,45 @@ class Node:
     code_version: str | None = None
     completeness: Completeness = Completeness()
     is_product: bool = False
+    equal_versions: Sequence[str] = ()
+    as_of: datetime | None = field(default=None, compare=False)
 
     @property
     def name(self) -> str:
         """The key as receipts and commands write it: team/entity."""
         return "/".join(self.key.path)
 
+    def is_current(self, version: str) -> bool:
+        """Whether code of that version stores what the present code does."""
+        return version == self.code_version or version in self.equal_versions
+
     @cached_property
     def pairs(self) -> Sequence[str]:
         """Every partition key, in order of time."""
-        return [UNPARTITIONED] if self.calendar is None else _keys(self.calendar, last_key(self.calendar))
+        if self.calendar is None:
+            return [UNPARTITIONED]
+        with dg.partition_loading_context(self.as_of):
+            return _keys(self.calendar, last_key(self.calendar))
+
+    @cached_property
+    def ends(self) -> IntArray:
+        """When each pair of an asset with a time calendar ends, in seconds since 1970; empty for any other."""
+        if not isinstance(self.calendar, dg.TimeWindowPartitionsDefinition):
+            return np.zeros(0, np.int64)
+        with dg.partition_loading_context(self.as_of):
+            return partition_ends(self.calendar)
 
 
 @dataclass(frozen=True)
 class Graph:
-    """Assets of every code location in topological order."""
+    """Assets of every code location in topological order, with the pairs that there are at one moment.
+
+    Whatever is asked of it, however much later, is answered for that moment: pairs are numbers in arrays, which have to
+    fit together across the end of a day.
+    """
 
     nodes: Mapping[dg.AssetKey, Node]
+    as_of: datetime = field(default_factory=get_current_datetime, compare=False)
 
     @classmethod
     def of(cls, locations: Mapping[str, dg.Definitions]) -> "Graph":
@@ -92,13 +130,14 @@ class Graph:
         Raises:
             ValueError: an asset depends on one that is not among them.
         """
-        nodes = {node.key: node for node in found}
+        as_of = get_current_datetime()
+        nodes = {node.key: replace(node, as_of=as_of) for node in found}
         for node in nodes.values():
             for key in node.deps.keys() - nodes.keys():
                 raise ValueError(f"{node.key.to_user_string()} depends on {key.to_user_string()}, declared nowhere")
         # Sorted, so that equal graphs have one order, in whatever order their assets were found.
         before = {key: sorted(nodes[key].deps.keys() - {key}) for key in sorted(nodes)}
-        return cls({key: nodes[key] for key in TopologicalSorter(before).static_order()})
+        return cls({key: nodes[key] for key in TopologicalSorter(before).static_order()}, as_of)
 
     @classmethod
     def of_workspace(cls) -> "Graph":
@@ -131,7 +170,8 @@ class Graph:
 
     def requirement(self, node: Node, upstream: dg.AssetKey) -> Requirement:
         """Which pairs of `upstream` the pairs of `node` need."""
-        return compile_requirement(node.calendar, self.nodes[upstream].calendar, node.deps[upstream])
+        with dg.partition_loading_context(self.as_of):
+            return compile_requirement(node.calendar, self.nodes[upstream].calendar, node.deps[upstream])
 
     def requirements(self, node: Node) -> dict[str, Requirement]:
         """Which pairs of each upstream asset the pairs of `node` need, by the name of the asset."""
@@ -158,40 +198,80 @@ class Graph:
         return found
 
 
-def workspace_graph(home: Path) -> Graph:
-    """`Graph.of_workspace`, kept under `home` until a file of the code or of the dbt project changes.
+class GraphError(RuntimeError):
+    """The graph is not known, as a code location does not load; the message names it, the cause and what to do."""
 
-    Loading every location takes seconds; a run worker has loaded only its own and needs the whole graph at once. A
-    location that does not load keeps the assets that it had when it last did, so that it holds up nobody else's runs.
+
+def workspace_graph(home: Path) -> Graph:
+    """The graph of the locations that workspace.yaml names, kept under `home` until a file of the code changes.
+
+    Loading every location takes seconds; a run worker has loaded only its own and needs the whole graph at once. What
+    does not load answers nothing: an older graph knows nothing of what is asked today, and half of one would let pairs
+    pass whose upstream it does not see.
+
+    Raises:
+        GraphError: a location does not load, or an asset depends on one that no location declares.
     """
     kept = home / "graph.json"
     signature = _signature()
+    known = _kept(kept, signature)
+    if known is None:
+        home.mkdir(parents=True, exist_ok=True)
+        with (home / "graph.lock").open("w") as lock:
+            # One process loads; the others wait for what it finds.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            known = _kept(kept, signature) or _load(kept, signature)
+    return _joined(known)
+
+
+def _kept(kept: Path, signature: str) -> Mapping[str, Any] | None:
     try:
         known = json.loads(kept.read_text())
     except (FileNotFoundError, ValueError):
-        known = {"signature": None, "locations": {}}
-    if known["signature"] != signature:
-        known = {"signature": signature, "locations": _loaded(known["locations"])}
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        # Several processes may load at once: each leaves a whole file.
-        with tempfile.NamedTemporaryFile("w", dir=kept.parent, delete=False) as file:
-            json.dump(known, file)
-        Path(file.name).replace(kept)
-    return Graph.joined([_from_json(node) for nodes in known["locations"].values() for node in nodes])
+        return None
+    locations: Mapping[str, Any] | None = known["locations"] if known.get("signature") == signature else None
+    return locations
 
 
-def _loaded(before: Mapping[str, Any]) -> dict[str, Any]:
-    found = {}
-    for name, module in code_locations().items():
-        try:
-            found[name] = [_to_json(node) for node in _nodes(name, importlib.import_module(module).defs())]
-        except Exception as error:
-            # Whatever its code raises: the web UI shows the location as broken, with this very error.
-            if name not in before:
-                raise
-            logging.getLogger(__name__).warning("code location %s does not load, its assets stay: %s", name, error)
-            found[name] = before[name]
-    return found
+def _load(kept: Path, signature: str) -> Mapping[str, Any]:
+    """Load every location anew, and keep what they declare if that is a graph.
+
+    Raises:
+        GraphError: it is none.
+    """
+    with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
+        file = Path(folder) / "found.json"
+        done = subprocess.run(
+            [sys.executable, "-m", "platform_assets.operations.load_graph", str(file)],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            # A location whose code ends the process says nothing of itself.
+            words = done.stderr.strip()[-_STDERR_CHARACTERS:]
+            broken = json.loads(file.read_text())["broken"] if file.exists() else f"code locations do not load: {words}"
+            raise GraphError(f"{broken}. Nothing is known of any pair until it does: mend it, then do this again")
+        found = json.loads(file.read_text())
+        _joined(found["locations"])
+        file.write_text(json.dumps({"signature": signature, **found}))
+        file.replace(kept)
+    locations: Mapping[str, Any] = found["locations"]
+    return locations
+
+
+def _joined(locations: Mapping[str, Any]) -> Graph:
+    try:
+        return Graph.joined([_from_json(node) for nodes in locations.values() for node in nodes])
+    except ValueError as error:
+        raise GraphError(
+            f"the code locations make no graph: {error}. Correct one of the two, then do this again"
+        ) from error
+
+
+def declared_assets(location: str, definitions: dg.Definitions) -> list[dict[str, Any]]:
+    """The assets of a location as plain data, as they are kept."""
+    return [_to_json(node) for node in _nodes(location, definitions)]
 
 
 def _signature() -> str:
@@ -225,6 +305,7 @@ def _nodes(location: str, definitions: dg.Definitions) -> list[Node]:
                 completeness_of(spec),
                 executable
                 and (spec.tags.get("layer") == "marts" or bool(spec.kinds & _MODELS) or spec.key not in read),
+                tuple(spec.metadata.get(EQUAL_VERSIONS, ())),
             )
         )
     return found
@@ -260,6 +341,7 @@ def _to_json(node: Node) -> dict[str, Any]:
         "code_version": node.code_version,
         "completeness": asdict(node.completeness),
         "is_product": node.is_product,
+        "equal_versions": list(node.equal_versions),
     }
 
 
@@ -278,6 +360,7 @@ def _from_json(value: Mapping[str, Any]) -> Node:
         value["code_version"],
         Completeness(**{**declared, "optional": tuple(declared["optional"])}),
         value["is_product"],
+        tuple(value["equal_versions"]),
     )
 
 

@@ -4,7 +4,7 @@ Belongs here: reading these results from their tables and showing them. Not here
 this package does not import: tables and columns are named here).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,15 +15,31 @@ from rich.table import Table
 from resources.warehouse import PARTITION_KEY, TableName, Warehouse, physical_partitions
 
 BACKTEST = TableName("commerce", "demand_backtest_summary")
+JUDGED = TableName("commerce", "demand_backtest")
 EVALUATION = TableName("commerce", "product_demand_evaluation")
 CHAMPION = TableName("commerce", "product_demand_champion")
 RECOMMENDATIONS = TableName("commerce", "price_recommendations")
 SKEW = TableName("commerce", "feature_skew")
 
+_FORECASTS = {
+    "product_demand": "forecast",
+    "product_demand, expectation": "expected_units",
+    "last week": "last_week",
+    "four-week mean": "four_week_mean",
+    "eight-week mean": "eight_week_mean",
+    "eight-week median": "eight_week_median",
+    "thirteen weeks before": "thirteen_weeks_before",
+    "IMAPA": "imapa",
+}
+"""The columns of `demand_backtest` that are forecasts, by method."""
+
 
 @dataclass(frozen=True)
 class MethodError:
-    """Errors of one method over the backtest; ours less its own with the 95 % interval, None in our own row."""
+    """Errors of one method over the backtest; ours less its own with the 95 % interval.
+
+    These are None in our own row, and in all rows as long as there is no half year to draw from.
+    """
 
     method: str
     wape: float
@@ -66,9 +82,13 @@ class Skew:
 
 @dataclass(frozen=True)
 class PricingSummary:
-    """All of it; None and no methods where there is nothing yet, `missing` names the tables."""
+    """All of it; None and no methods where there is nothing yet, `missing` names the tables.
+
+    `weeks` is how many weeks the errors of `methods` are over.
+    """
 
     folds: int
+    weeks: int
     methods: Sequence[MethodError]
     champion: Champion | None
     prices: Prices | None
@@ -79,14 +99,15 @@ class PricingSummary:
 def pricing_summary(warehouse: Warehouse) -> PricingSummary:
     """Read it from the lake; a table that is not there yet is no error."""
     with warehouse.reader() as lake:
-        tables = (BACKTEST, EVALUATION, CHAMPION, RECOMMENDATIONS, SKEW)
+        tables = (BACKTEST, JUDGED, EVALUATION, CHAMPION, RECOMMENDATIONS, SKEW)
         partitions = {
             table: [key for key, one in physical_partitions(lake, table).items() if one.rows] for table in tables
         }
         there = {table: max(found) for table, found in partitions.items() if found}
         return PricingSummary(
             folds=len(partitions[EVALUATION]),
-            methods=[MethodError(*row) for row in _backtest(lake, there[BACKTEST])] if BACKTEST in there else [],
+            weeks=len(partitions[JUDGED]),
+            methods=_methods(lake, there),
             champion=Champion(*_champion(lake)) if CHAMPION in there else None,
             prices=Prices(*_prices(lake, there[RECOMMENDATIONS])) if RECOMMENDATIONS in there else None,
             skew=Skew(*_skew(lake)) if SKEW in there else None,
@@ -97,7 +118,7 @@ def pricing_summary(warehouse: Warehouse) -> PricingSummary:
 def show_pricing(summary: PricingSummary, console: Console) -> None:
     """Print it as tables, and which tables are missing."""
     if summary.methods:
-        title = "Demand forecast, half a year"
+        title = f"Demand forecast against what then sold, {summary.weeks} {'week' if summary.weeks == 1 else 'weeks'}"
         errors = Table("method", "WAPE", "bias", "ours less this, 95 %", title=title, title_justify="left")
         for one in summary.methods:
             interval = "" if one.low is None else f"{one.difference:+.4f} [{one.low:+.4f}, {one.high:+.4f}]"
@@ -129,6 +150,24 @@ def show_pricing(summary: PricingSummary, console: Console) -> None:
     for table in summary.missing:
         facts.add_row("missing", f"{table}: nothing is built of it yet")
     console.print(facts)
+
+
+def _methods(lake: duckdb.DuckDBPyConnection, there: Mapping[TableName, str]) -> list[MethodError]:
+    if BACKTEST in there:
+        return [MethodError(*row) for row in _backtest(lake, there[BACKTEST])]
+    if JUDGED in there:
+        return [MethodError(name, wape, bias, None, None, None) for name, wape, bias in _judged(lake)]
+    return []
+
+
+def _judged(lake: duckdb.DuckDBPyConnection) -> list[tuple[Any, ...]]:
+    """The same errors of the weeks so far, of every product that was forecast, and without intervals."""
+    methods = " union all ".join(
+        f"select '{name}' as method, sum(abs(units - {column})) / nullif(sum(units), 0) as wape, "
+        f"sum({column}) / nullif(sum(units), 0) - 1 as bias from {JUDGED.sql}"
+        for name, column in _FORECASTS.items()
+    )
+    return lake.execute(f"select * from ({methods}) where wape is not null order by wape").fetchall()
 
 
 def _backtest(lake: duckdb.DuckDBPyConnection, newest: str) -> list[tuple[Any, ...]]:

@@ -16,6 +16,7 @@ from platform_assets.operations.demo import Outcome
 from platform_assets.operations.graph import Graph
 from platform_assets.operations.pricing_summary import PricingSummary, pricing_summary, show_pricing
 from platform_assets.operations.services import open_instance
+from platform_assets.partitioned_checks import failing_evaluations
 from resources.environment import Environment
 from resources.warehouse import TableName, Warehouse
 
@@ -102,9 +103,9 @@ def _summary(instance: dg.DagsterInstance, warehouse: Warehouse, graph: Graph, k
         pairs = int(instance.get_latest_materialization_event(key) is not None)
     else:
         pairs = len(instance.get_materialized_partitions(key))
-    latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(node.checks)
-    failed = [record for record in latest.values() if record.status.value in ("FAILED", "EXECUTION_FAILED")]
-    warned = [one for one in failed if one.evaluation and one.evaluation.severity is dg.AssetCheckSeverity.WARN]
+    failing = failing_evaluations(instance, node.checks)
+    failed = {one.check_name for one in failing if one.severity is dg.AssetCheckSeverity.ERROR}
+    warned = {one.check_name for one in failing} - failed
     return AssetSummary(
         asset="/".join(key.path),
         pairs=pairs,
@@ -112,6 +113,6 @@ def _summary(instance: dg.DagsterInstance, warehouse: Warehouse, graph: Graph, k
         rows=sum(partition.rows for partition in stored) if stored else None,
         bytes=sum(partition.bytes for partition in stored) if stored else None,
         checks=len(node.checks),
-        checks_failed=len(failed) - len(warned),
+        checks_failed=len(failed),
         checks_warned=len(warned),
     )

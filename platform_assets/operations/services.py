@@ -4,30 +4,44 @@ Belongs here: writing `dagster.yaml`, starting and stopping. Not here: what is a
 """
 
 import fcntl
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 import dagster as dg
+import psutil
 import yaml
 
 from platform_assets.operations.client import Client
 from platform_assets.operations.graph import code_locations
+from platform_assets.operations.patience import Patience
+from platform_assets.operations.privacy import PRIVATE
+from platform_assets.operations.upgrades import STEPS
 from resources.dbt import Dbt
 from resources.environment import Environment
 from resources.feature_store.feast_settings import write_feast_settings
+from resources.home import open_home
 from resources.warehouse import Warehouse
 
 HOST = "127.0.0.1"
-_STARTUP_SECONDS = 180
+_PATIENCE_SECONDS = 600
+_WORKING_SHARE = 0.05
+"""Services that use less of a core than this are idle: they look now and then whether there is something to do."""
 _SHUTDOWN_SECONDS = 10
+_LOOK_SECONDS = 0.5
+_LONG_FOLDER = 60
 
 
 class ServiceError(RuntimeError):
@@ -57,12 +71,16 @@ def instance_settings(environment: Environment) -> dict[str, Any]:
             "class": "WarmRunLauncher",
             "config": {"workers": str(environment.dagster_home / "workers")},
         },
-        "run_monitoring": {"enabled": True, "start_timeout_seconds": 60, "poll_interval_seconds": 10},
+        "run_monitoring": {
+            "enabled": True,
+            "start_timeout_seconds": environment.run_start_seconds,
+            "poll_interval_seconds": 10,
+        },
         # A run whose worker was killed starts again by itself; one that failed on its merits does not.
         "run_retries": {"enabled": True, "max_retries": 3, "retry_on_asset_or_op_failure": False},
         "sensors": {"use_threads": True, "num_workers": 2},
         "backfills": {"use_threads": True, "num_workers": 2},
-        "code_servers": {"local_startup_timeout": _STARTUP_SECONDS},
+        "code_servers": {"local_startup_timeout": _PATIENCE_SECONDS},
         "retention": {"sensor": {"purge_after_days": {"skipped": 1, "success": 30, "failure": 30}}},
         "nux": {"enabled": False},
     }
@@ -71,11 +89,17 @@ def instance_settings(environment: Environment) -> dict[str, Any]:
 
 def _storage(environment: Environment) -> dict[str, Any]:
     if environment.dagster_storage != "sqlite":
-        return {"storage": {"postgres": {"postgres_url": environment.dagster_storage}}}
+        kinds = {
+            "run_storage": ("dagster_postgres", "PostgresRunStorage"),
+            "event_log_storage": ("resources.postgres_event_log", "PooledPostgresEventLogStorage"),
+            "schedule_storage": ("dagster_postgres", "PostgresScheduleStorage"),
+        }
+        config = {"postgres_url": environment.dagster_storage}
+        return {name: {"module": module, "class": kind, "config": config} for name, (module, kind) in kinds.items()}
     folders = {
-        "run_storage": ("dagster._core.storage.runs", "SqliteRunStorage", "runs"),
+        "run_storage": ("resources.instance_storage", "RunStorage", "runs"),
         "event_log_storage": ("resources.event_log", "PooledSqliteEventLogStorage", "events"),
-        "schedule_storage": ("dagster._core.storage.schedules", "SqliteScheduleStorage", "schedules"),
+        "schedule_storage": ("resources.instance_storage", "ScheduleStorage", "schedules"),
     }
     return {
         name: {
@@ -88,11 +112,15 @@ def _storage(environment: Environment) -> dict[str, Any]:
 
 
 def prepare(environment: Environment) -> None:
-    """Create what is missing of the environment's state: settings of Dagster and Feast, lake, dbt manifest."""
+    """Create what is missing of the environment's state, and upgrade what an older version stored.
+
+    That is: the home's record, settings of Dagster and Feast, lake, dbt manifest.
+    """
+    open_home(environment, STEPS)
     environment.dagster_home.mkdir(parents=True, exist_ok=True)
     environment.landing.mkdir(parents=True, exist_ok=True)
     (environment.dagster_home / "dagster.yaml").write_text(yaml.safe_dump(instance_settings(environment)))
-    with open_instance(environment) as instance:
+    with dg.DagsterInstance.from_config(str(environment.dagster_home)) as instance:
         # Opening the storages creates their tables; processes that start together would race for it.
         instance.all_instigator_state()
         instance.get_runs_count()
@@ -104,20 +132,103 @@ def prepare(environment: Environment) -> None:
 
 @contextmanager
 def open_instance(environment: Environment) -> Iterator[dg.DagsterInstance]:
-    """The Dagster instance of `environment`, whose state is created where there is none yet."""
+    """The Dagster instance of `environment`, whose state is created where there is none yet.
+
+    Raises:
+        HomeError: the home cannot be used as it is.
+    """
+    open_home(environment, STEPS)
     if not (environment.dagster_home / "dagster.yaml").exists():
         prepare(environment)
     with dg.DagsterInstance.from_config(str(environment.dagster_home)) as instance:
         yield instance
 
 
+class Services(Client):
+    """The running services, and what they answer; see `running`."""
+
+    def __init__(self, url: str, environment: Environment, holder: IO[str], stack: ExitStack) -> None:
+        super().__init__(url)
+        self._environment, self._holder, self._stack = environment, holder, stack
+        self._alive = stack.enter_context(_pipe())
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(
+        self, name: str, *command: str, passed: Sequence[int] = (), variables: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """Start a Python module with its arguments, and end it with the stack.
+
+        Args:
+            name: of the service and its log.
+            command: the module and its arguments.
+            passed: the file descriptors that it inherits, besides those that every service has.
+            variables: of its environment, besides those that every service has.
+        """
+        module = [sys.executable, "-m", "platform_assets.operations.parent", str(self._alive), *command]
+        # Each holds the lock, so that no second daemon joins one that is about to end.
+        inherited = [self._alive, self._holder.fileno(), *passed]
+        process = _process(self._environment, name, module, inherited, variables)
+        self._processes[name] = self._stack.enter_context(process)
+        self.announce("")
+
+    def announce(self, address: str) -> None:
+        """Leave for other processes where the services answer, "" while they start, and which they are."""
+        groups = [process.pid for process in self._processes.values()]
+        _write_notes(self._holder, _Notes(os.getpid(), address, groups))
+
+    def until(self, is_ready: Callable[[], bool]) -> None:
+        """Wait for what the services are to reach, as long as they work at it.
+
+        Raises:
+            ServiceError: one ended, or all of them idle.
+        """
+        patience = Patience(_PATIENCE_SECONDS)
+        while not is_ready():
+            self._refuse_ended()
+            if patience.over(self._cpu_seconds() // (_WORKING_SHARE * _PATIENCE_SECONDS)):
+                raise ServiceError(
+                    f"Dagster does not answer, and has worked at nothing for {_PATIENCE_SECONDS} s; "
+                    f"see {_logs(self._environment)}"
+                )
+            time.sleep(_LOOK_SECONDS)
+
+    def wait(self) -> None:
+        """Block until the person presses Ctrl-C.
+
+        Raises:
+            ServiceError: a service ended.
+        """
+        with suppress(KeyboardInterrupt):
+            while True:
+                self._refuse_ended()
+                time.sleep(_LOOK_SECONDS)
+
+    def _refuse_ended(self) -> None:
+        for name, process in self._processes.items():
+            if process.poll() is not None:
+                raise ServiceError(
+                    f"the service {name} ended (exit code {process.returncode}); see "
+                    f"{_logs(self._environment) / name}.log and start again: what was under way goes on"
+                )
+
+    def _cpu_seconds(self) -> float:
+        total = 0.0
+        for leader in self._processes.values():
+            with suppress(psutil.NoSuchProcess):
+                found = psutil.Process(leader.pid)
+                for process in [found, *found.children(recursive=True)]:
+                    with suppress(psutil.NoSuchProcess):
+                        total += sum(process.cpu_times()[:2])
+        return total
+
+
 @contextmanager
 def running(
     environment: Environment, port: int, before_daemon: Callable[[Client], None] = lambda client: None
-) -> Iterator[Client]:
+) -> Iterator[Services]:
     """Run web UI, daemon and code servers of `environment` for the time of the block.
 
-    Each process writes a log of its own under `<home>/logs`.
+    Each process writes a log of its own under `<home>/logs`, and ends with this process, whatever ends it.
 
     Args:
         environment: whose instance.
@@ -126,76 +237,71 @@ def running(
             evaluation that is under way, which writes back the state it began with.
 
     Raises:
-        ServiceError: already running, port taken, a process ended, or no answer within three minutes.
+        ServiceError: already running, port taken, a process ended, or no answer while nothing works at it.
     """
-    with _only_one(environment) as holder, ExitStack() as stack:
-        if port:
-            _refuse_taken(port)
+    # Before the lock is ours: an upgrade waits for nobody, it refuses a home in which services run.
+    open_home(environment, STEPS)
+    with _only_one(environment) as holder, bound(port) as listener, ExitStack() as stack:
         prepare(environment)
-        free, *ports = _free_ports(1 + len(code_locations()))
-        port = port or free
-        workspace = _write_workspace(environment, ports)
-        client = Client(f"http://{HOST}:{port}")
-        processes: list[subprocess.Popen[bytes]] = []
-
-        def start(commands: Mapping[str, Sequence[str]], is_ready: Callable[[], bool]) -> None:
-            for name, command in commands.items():
-                processes.append(stack.enter_context(_process(environment, name, command, holder)))
-            _await(is_ready, processes, environment)
-
+        address = f"http://{HOST}:{listener.getsockname()[1]}"
+        services = Services(address, environment, holder, stack)
+        sockets = stack.enter_context(_sockets(environment))
+        workspace = _write_workspace(environment, sockets)
         # The others ask the code servers at once and take silence for a broken location.
-        start(_code_servers(ports), lambda: all(map(_listens, ports)))
-        start(
-            {"web": ["-m", "platform_assets.operations.web_server", "-h", HOST, "-p", str(port), "-w", str(workspace)]},
-            client.is_up,
-        )
-        before_daemon(client)
-        start({"daemon": ["-m", "platform_assets.operations.daemon", "run", "-w", str(workspace)]}, lambda: True)
-        _announce(holder, port)
-        yield client
+        for name, module in code_locations().items():
+            command = ("platform_assets.operations.code_server", "-m", module, "--location-name", name)
+            # Behind each there is a second server, which listens in the folder of temporary files.
+            temporary = {"TMPDIR": str(sockets[name].parent)}
+            services.start(name, *command, "--socket", str(sockets[name]), variables=temporary)
+        services.until(lambda: all(map(_listens, sockets.values())))
+        served = ("--workspace", str(workspace), "--listener", str(listener.fileno()))
+        services.start("web", "platform_assets.operations.web_server", *served, passed=[listener.fileno()])
+        listener.close()
+        services.until(services.is_up)
+        before_daemon(services)
+        services.start("daemon", "platform_assets.operations.daemon", "run", "-w", str(workspace))
+        services.announce(address)
+        yield services
 
 
-def _code_servers(ports: Sequence[int]) -> dict[str, list[str]]:
-    """Command lines by name: a code server for each location, on 127.0.0.1."""
-    return {
-        name: ["-m", "dagster", "code-server", "start", "-m", module, "--location-name", name]
-        + ["-h", HOST, "-p", str(port)]
-        for (name, module), port in zip(code_locations().items(), ports, strict=True)
-    }
-
-
-def _write_workspace(environment: Environment, ports: Sequence[int]) -> Path:
-    """The workspace in which web server and daemon share one code server per location."""
-    servers = [
-        {"grpc_server": {"host": HOST, "port": port, "location_name": name}}
-        for name, port in zip(code_locations(), ports, strict=True)
-    ]
-    path = environment.dagster_home / "workspace.yaml"
-    path.write_text(yaml.safe_dump({"load_from": servers}))
-    return path
-
-
-def wait_for_interrupt() -> None:
-    """Block until the person presses Ctrl-C."""
-    with suppress(KeyboardInterrupt):
-        signal.pause()
+def running_at(environment: Environment) -> str | None:
+    """The address of the web server that runs for `environment`; None when none does."""
+    path = environment.services_lock
+    try:
+        with path.open("r") as holder:
+            fcntl.flock(holder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return None
+    except BlockingIOError:
+        notes = _read_notes(path)
+        if not notes.address:
+            raise ServiceError(f"Dagster is starting for {environment.home}: try again in a moment") from None
+        return notes.address
+    return None
 
 
 @contextmanager
 def _process(
-    environment: Environment, name: str, command: Sequence[str], holder: IO[str]
+    environment: Environment,
+    name: str,
+    command: Sequence[str],
+    inherited: Sequence[int],
+    variables: Mapping[str, str],
 ) -> Iterator[subprocess.Popen[bytes]]:
-    with _log(environment, name).open("ab") as log:
+    logs = _logs(environment)
+    logs.mkdir(parents=True, exist_ok=True)
+    with (logs / f"{name}.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, *command],
+            command,
             # Beta notices of the pinned release would drown what the logs have to say.
-            env={**os.environ, **environment.variables, "PYTHONWARNINGS": "ignore:Parameter `"},
+            env={**os.environ, **environment.variables, "PYTHONWARNINGS": "ignore:Parameter `", **variables},
             cwd=environment.home,
+            stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            # A service that outlives a killed parent goes on holding the lock, so that no second daemon joins it.
-            pass_fds=[holder.fileno()],
+            umask=PRIVATE,
+            pass_fds=inherited,
         )
         try:
             yield process
@@ -209,84 +315,130 @@ def _process(
             process.wait()
 
 
-def _log(environment: Environment, name: str) -> Path:
-    folder = environment.home / "logs"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{name}.log"
+def _logs(environment: Environment) -> Path:
+    return environment.home / "logs"
+
+
+@contextmanager
+def _pipe() -> Iterator[int]:
+    """The reading end of a pipe that this process alone could write to."""
+    reading, writing = os.pipe()
+    try:
+        yield reading
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+@contextmanager
+def _sockets(environment: Environment) -> Iterator[dict[str, Path]]:
+    """Where the code server of each location listens, in a folder that nobody else can enter.
+
+    The system allows such paths about 100 bytes, which a home may exceed: the folder lies with the temporary files.
+    The home links to it, so that the next start removes what a killed process left.
+    """
+    link = environment.dagster_home / "sockets"
+    _remove_linked(link)
+    usual = tempfile.gettempdir()
+    folder = Path(tempfile.mkdtemp(prefix="headwater-", dir=usual if len(usual) < _LONG_FOLDER else "/tmp"))
+    link.symlink_to(folder)
+    try:
+        yield {name: folder / name for name in code_locations()}
+    finally:
+        _remove_linked(link)
+
+
+def _remove_linked(link: Path) -> None:
+    if link.is_symlink():
+        shutil.rmtree(link.readlink(), ignore_errors=True)
+        link.unlink()
+
+
+def _write_workspace(environment: Environment, sockets: Mapping[str, Path]) -> Path:
+    """The workspace in which web server and daemon share one code server per location."""
+    servers = [{"grpc_server": {"socket": str(path), "location_name": name}} for name, path in sockets.items()]
+    path = environment.dagster_home / "workspace.yaml"
+    path.write_text(yaml.safe_dump({"load_from": servers}))
+    return path
 
 
 @contextmanager
 def _only_one(environment: Environment) -> Iterator[IO[str]]:
-    """Two daemons on one instance fight over its queue: hold a lock for as long as ours runs."""
-    environment.dagster_home.mkdir(parents=True, exist_ok=True)
-    path = environment.dagster_home / "services.lock"
-    with path.open("a+") as holder:
-        try:
-            fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder.seek(0)
-            raise ServiceError(
-                f"Dagster already runs for {environment.home} ({holder.read().strip() or 'starting'}); "
-                "use that one, or stop it first."
-            ) from None
+    """Two daemons on one instance fight over its queue: hold a lock for as long as ours runs.
+
+    What a killed process leaves running ends within moments, and gives the lock free.
+    """
+    environment.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    environment.dagster_home.mkdir(exist_ok=True)
+    deadline = time.monotonic() + _SHUTDOWN_SECONDS
+    with environment.services_lock.open("a+") as holder:
+        while not _takes(holder):
+            notes = _read_notes(environment.services_lock)
+            if notes.process is None or _lives(notes.process):
+                raise ServiceError(
+                    f"Dagster already runs for {environment.home} (process {notes.process or 'unknown'}, "
+                    f"{notes.address or 'starting'}); use that one, or stop it first."
+                )
+            if time.monotonic() > deadline:
+                raise ServiceError(
+                    f"process {notes.process}, which ran Dagster for {environment.home}, has ended, and services of it "
+                    f"have not; end them: kill -KILL -- {' '.join(f'-{group}' for group in notes.groups)}"
+                )
+            time.sleep(_LOOK_SECONDS)
+        _write_notes(holder, _Notes(os.getpid(), "", []))
         yield holder
 
 
-def running_at(environment: Environment) -> str | None:
-    """The address of the web server that runs for `environment`; None when none does."""
-    path = environment.dagster_home / "services.lock"
+@dataclass(frozen=True)
+class _Notes:
+    """What the lock file says of its holder: the process, where the web UI answers, the services' process groups."""
+
+    process: int | None
+    address: str
+    groups: list[int]
+
+
+def _takes(holder: IO[str]) -> bool:
     try:
-        with path.open("r") as holder:
-            fcntl.flock(holder, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return None
+        fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        address = path.read_text().rpartition(", ")[2]
-        if not address.startswith("http"):
-            raise ServiceError(f"Dagster is starting for {environment.home}: try again in a moment") from None
-        return address
-    return None
+        return False
+    return True
 
 
-def _announce(holder: IO[str], port: int) -> None:
+def _write_notes(holder: IO[str], notes: _Notes) -> None:
     holder.truncate(0)
-    holder.write(f"process {os.getpid()}, http://{HOST}:{port}")
+    holder.write(json.dumps(vars(notes)))
     holder.flush()
 
 
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind((HOST, 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
+def _read_notes(path: Path) -> _Notes:
+    """The notes; without a process where there are none yet."""
+    text = path.read_text()
+    return _Notes(**json.loads(text)) if text.startswith("{") else _Notes(None, "", [])
 
 
-def _refuse_taken(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def _lives(process: int) -> bool:
+    try:
+        return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+@contextmanager
+def bound(port: int) -> Iterator[socket.socket]:
+    """A socket on `port`, or a free one for 0, that nobody else can take before the web server listens on it."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
+            listener.bind((HOST, port))
         except OSError as error:
             raise ServiceError(
                 f"port {port} on {HOST} is taken ({error.strerror}); set HEADWATER_PORT to a free one"
             ) from None
+        yield listener
 
 
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((HOST, port)) == 0
-
-
-def _await(
-    is_ready: Callable[[], bool], processes: Sequence[subprocess.Popen[bytes]], environment: Environment
-) -> None:
-    logs = environment.home / "logs"
-    deadline = time.monotonic() + _STARTUP_SECONDS
-    while not is_ready():
-        for process in processes:
-            if process.poll() is not None:
-                raise ServiceError(f"a process ended while starting (exit {process.returncode}); see {logs}")
-        if time.monotonic() > deadline:
-            raise ServiceError(f"Dagster did not answer within {_STARTUP_SECONDS} s; see {logs}")
-        time.sleep(0.5)
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0

@@ -28,15 +28,19 @@ from dagster._core.execution.plan.execute_step import (
 )
 
 from platform_assets.partition_checker.inspection import Inspector
-from platform_assets.partition_checker.kept import Kept, kept_in_table
+from platform_assets.partition_checker.kept import Kept, holding_values, kept_in_table
 from platform_assets.partition_checker.requirements import BoolArray, Requirement
 from platform_assets.partition_checker.states import Facts, inputs_changed, inputs_of, presence
-from platform_assets.partitioned_checks import newest_materializations
+from platform_assets.partitioned_checks import evaluations_again, newest_materializations, report_together
 from resources.ledger import Input, Receipt, digest, mark_of, schema_columns
+from resources.run_fence import refuse_given_up
 from resources.warehouse import Commit, TableName
 
 Metadata = Mapping[str, Mapping[str, Any]]
 """What to show of each partition besides its receipt."""
+
+ERROR_CHARACTERS = 1000
+"""How much is kept of why a pair was not built."""
 
 _OF_THE_TABLE = ("dagster/column_schema", "dagster/column_lineage", "dagster/row_count")
 
@@ -68,6 +72,8 @@ class Build:
         self._requirements = {name: graph.requirements(node) for name, node in self._nodes.items()}
         self._facts, self._asked, self._forced = facts, asked, forced
         self._settled = {name: np.zeros_like(pairs) for name, pairs in asked.items()}
+        self._given_up = {name: np.zeros_like(pairs) for name, pairs in asked.items()}
+        self._confirmed: dict[str, dict[str, str]] = {}
         self._foreseen = {name: np.zeros_like(pairs) for name, pairs in asked.items()}
 
     def waves(self) -> Iterator[dict[dg.AssetKey, list[str]]]:
@@ -75,7 +81,7 @@ class Build:
 
         Pairs come together with those of this step that they need. Where it depends on how an upstream pair of the
         same step turns out whether a pair has to be computed at all, it comes in a later wave. What need not be
-        computed is confirmed on the way. Each wave must be recorded before the next is asked for.
+        computed is confirmed on the way. Each wave must be recorded, or given up, before the next is asked for.
 
         Raises:
             RuntimeError: a wave was not recorded as a whole.
@@ -107,6 +113,66 @@ class Build:
         self._begin({key: [partition]})
         return True
 
+    def give_up(self, key: dg.AssetKey, partitions: Iterable[str]) -> None:
+        """Go on without pairs that could not be built or were judged bad, nor those of this step that need them.
+
+        They keep no one else waiting: `waves` yields what is left. The step must fail in the end.
+        """
+        facts = self._facts["/".join(key.path)]
+        self._given_up[facts.asset][[facts.place[partition] for partition in partitions]] = True
+
+    def refuse(self, key: dg.AssetKey, reasons: Mapping[str, str]) -> None:
+        """Keep why single pairs are not recorded, by partition; the step must fail in the end."""
+        short = {partition: reason[:ERROR_CHARACTERS] for partition, reason in reasons.items()}
+        self._ledger.refused(self.context.run.run_id, "/".join(key.path), short)
+
+    def report(self, evaluations: Sequence[dg.AssetCheckEvaluation]) -> None:
+        """Store evaluations of checks in one transaction. None of them fails the step: its caller knows what does."""
+        report_together(self.context.get_step_execution_context(), evaluations)
+
+    def repeat_evaluations(self, checks: Iterable[dg.AssetCheckSpec]) -> dict[dg.AssetCheckKey, list[str]]:
+        """Answer what was planned of the checks of confirmed pairs, as the runs did that left the confirmed receipts.
+
+        Args:
+            checks: those of them that the run has selected are answered.
+
+        Returns:
+            What is left to evaluate, by check: confirmed pairs of which their run did not evaluate it, because it is
+            new, and all pairs of the run where it selected the check and not its asset.
+
+        Raises:
+            Failure: such a pair is not recorded.
+        """
+        selected = self.context.op_execution_context.selected_asset_check_keys
+        repeated: list[dg.AssetCheckEvaluation] = []
+        left: dict[dg.AssetCheckKey, list[str]] = {}
+        of_asset: dict[str, list[dg.AssetCheckSpec]] = {}
+        for check in checks:
+            if check.key in selected:
+                of_asset.setdefault("/".join(check.asset_key.path), []).append(check)
+        for name, those in of_asset.items():
+            if name not in self._asked:
+                left |= {check.key: self._recorded_of_run(check) for check in those}
+            elif runs := self._confirmed.get(name):
+                for key, known in evaluations_again(self.context.instance, those, runs).items():
+                    repeated.extend(known.values())
+                    left[key] = [partition for partition in runs if partition not in known]
+        self.report(repeated)
+        return {key: partitions for key, partitions in left.items() if partitions}
+
+    def _recorded_of_run(self, check: dg.AssetCheckSpec) -> list[str]:
+        if check.partitions_def is None:
+            return [""]
+        partitions = list(self.context.partition_keys)
+        recorded = self.context.instance.get_materialized_partitions(check.asset_key)
+        if absent := [partition for partition in partitions if partition not in recorded]:
+            raise dg.Failure(
+                f"{check.name} cannot judge {check.asset_key.to_user_string()}@{absent[0]}"
+                f"{f' and {len(absent) - 1} more' if absent[1:] else ''}: materialize it first",
+                allow_retries=False,
+            )
+        return partitions
+
     def record(self, key: dg.AssetKey, kept: Mapping[str, Kept], metadata: Metadata | None = None) -> None:
         """Leave a receipt for each partition of `kept` ("" without partitions), then the events of the catalog."""
         name = "/".join(key.path)
@@ -124,10 +190,20 @@ class Build:
 
         self._settle(name, kept, receipt, metadata or {})
 
-    def record_table(self, key: dg.AssetKey, partitions: Sequence[str], metadata: Metadata | None = None) -> None:
-        """`record` what the lake now holds of a table."""
+    def record_table(
+        self,
+        key: dg.AssetKey,
+        partitions: Sequence[str],
+        metadata: Metadata | None = None,
+        new_columns_were_null: bool = False,
+    ) -> None:
+        """`record` what the lake now holds of a table.
+
+        With `new_columns_were_null` the pairs were valid before the table gained a column, and readers may have read
+        NULL in it: a pair that holds a value there is another one.
+        """
         kept = kept_in_table(self.catalog, key, partitions)
-        for partition, extended in self._extended(key, kept).items():
+        for partition, extended in self._extended(key, kept, new_columns_were_null).items():
             kept[partition] = replace(kept[partition], extends=extended)
         whole = sum(int(files.rows.sum()) for files in self.catalog.files([TableName.of_key(key)]).values())
         last = {"dagster/row_count": whole, **(metadata or {}).get(partitions[-1], {})}
@@ -175,6 +251,7 @@ class Build:
     def _next(self) -> dict[str, BoolArray]:
         while True:
             confirmed = False
+            self._give_up_readers()
             ready: dict[str, BoolArray] = {}
             for name in self._asked:
                 certain, unchanged = self._sorted_out(name)
@@ -191,6 +268,16 @@ class Build:
                     self._foresee(name, ready[name])
             if ready or not confirmed:
                 return ready
+
+    def _give_up_readers(self) -> None:
+        """Pairs that need one that was given up are given up too; one of a table may need an earlier one of it."""
+        for name in self._asked:
+            given_up = self._given_up[name]
+            for upstream, requirement in self._within(name):
+                before = None
+                while before is None or (upstream == name and (before != given_up).any()):
+                    before = given_up.copy()
+                    given_up |= requirement.affected(self._given_up[upstream]) & self._open(name)
 
     def _sorted_out(self, name: str) -> tuple[BoolArray, BoolArray]:
         """Of the pairs that are still open: those to be computed for certain, and those that need not be."""
@@ -223,7 +310,7 @@ class Build:
         return ((upstream, need) for upstream, need in self._requirements[name].items() if upstream in self._asked)
 
     def _open(self, name: str) -> BoolArray:
-        return self._asked[name] & ~self._settled[name]
+        return self._asked[name] & ~self._settled[name] & ~self._given_up[name]
 
     def _keys(self, name: str, pairs: BoolArray) -> list[str]:
         keys = self._facts[name].partitions
@@ -243,11 +330,22 @@ class Build:
     def _confirm(self, name: str, pairs: BoolArray) -> None:
         """Record pairs again that need not be computed, with the receipts of what they would read now.
 
-        An immutable pair of which code or inputs have changed keeps its receipt, which says what it was built from.
+        An immutable pair of which code or inputs have changed keeps its receipt, which says what it was built from. So
+        does one that another run has recorded since this one looked: its inputs are those that the other has read.
         """
         facts = self._facts[name]
         behind = inputs_changed(facts, self._facts, self._requirements[name]) | ~facts.same_code
         known = self._ledger.current(name, self._keys(name, pairs))
+        overtaken = np.zeros_like(pairs)
+        for receipt_now in known.values():
+            at = facts.place[receipt_now.partition]
+            if receipt_now.id != facts.ids[at]:
+                self._take(facts, receipt_now)
+                overtaken[at] = True
+        self._settled[name] |= overtaken
+        pairs = pairs & ~overtaken
+        if not pairs.any():
+            return
 
         def receipt(partition: str) -> Receipt:
             return replace(
@@ -259,6 +357,7 @@ class Build:
             )
 
         left, confirmed = self._keys(name, pairs & behind), self._keys(name, pairs & ~behind)
+        self._confirmed.setdefault(name, {}).update({key: known[key].run_id for key in (*left, *confirmed)})
         shown = self._shown_before(name, [known[key] for key in (*left, *confirmed)])
         if left:
             self._settled[name] |= pairs & behind
@@ -292,7 +391,7 @@ class Build:
     def _inputs(self, name: str, partition: str) -> tuple[Input, ...]:
         return inputs_of(self._facts, self._requirements[name], name, partition)
 
-    def _extended(self, key: dg.AssetKey, kept: Mapping[str, Kept]) -> dict[str, str]:
+    def _extended(self, key: dg.AssetKey, kept: Mapping[str, Kept], new_columns_were_null: bool) -> dict[str, str]:
         """The content that readers go on to compare, of pairs to which the table has only gained columns since."""
         name = "/".join(key.path)
         facts = self._facts[name]
@@ -308,7 +407,12 @@ class Build:
                 fewer.setdefault(tuple(columns), {})[partition] = receipt
         for names, older in fewer.items():
             before = kept_in_table(self.catalog, key, list(older), names)
-            found |= {at: one.read_as for at, one in older.items() if before[at].checksum == one.checksum}
+            same = [at for at, one in older.items() if before[at].checksum == one.checksum]
+            if same and new_columns_were_null:
+                gained = schema_columns(kept[same[0]].schema).keys() - set(names)
+                changed = holding_values(self.catalog, key, same, gained)
+                same = [at for at in same if at not in changed]
+            found |= {at: older[at].read_as for at in same}
         return {partition: extended for partition, extended in found.items() if extended != _content(kept[partition])}
 
     def _settle(
@@ -319,12 +423,19 @@ class Build:
         receipts = []
         for at in sorted(facts.place[partition] for partition in partitions):
             left = receipt(facts.partitions[at])
-            facts.ids[at], facts.contents[at] = left.id, left.read_as
-            facts.marks[at] = mark_of(name, left.partition, left.read_as)
-            facts.recorded[at] = self._settled[name][at] = True
+            self._take(facts, left)
+            self._settled[name][at] = True
             receipts.append(left)
+        refuse_given_up(self.catalog.warehouse.run_events, self.context.run.run_id)
         self._ledger.record(receipts)
         self._show(name, receipts, metadata)
+
+    def _take(self, facts: Facts, receipt: Receipt) -> None:
+        """Go by `receipt` from now on, for those that read the pair too."""
+        at = facts.place[receipt.partition]
+        facts.ids[at], facts.contents[at] = receipt.id, receipt.read_as
+        facts.marks[at] = mark_of(receipt.asset, receipt.partition, receipt.read_as)
+        facts.recorded[at] = True
 
     def _show(self, name: str, receipts: Sequence[Receipt], metadata: Metadata) -> None:
         """The materializations, as one batch: Dagster itself gives all partitions of an output one data version."""
@@ -333,10 +444,11 @@ class Build:
         inputs = _get_input_provenance_data(key, step) if step.is_external_input_asset_version_info_loaded else {}
         batch = str(uuid.uuid4())
         for number, receipt in enumerate(receipts, start=1):
+            files = {"files": self._ledger.names_of(receipt)} if receipt.files else {}
             event = dg.AssetMaterialization(
                 key,
                 partition=receipt.partition or None,
-                metadata={**receipt_metadata(receipt), **metadata.get(receipt.partition, {})},
+                metadata={**receipt_metadata(receipt), **files, **metadata.get(receipt.partition, {})},
                 tags=_build_data_version_tags(DataVersion(receipt.id), _get_code_version(key, step), inputs, True),
             )
             is_last = number == len(receipts)

@@ -9,9 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+import numpy as np
+
 from platform_assets.operations.graph import Graph
+from platform_assets.partition_checker.activity import activity, attempts
 from platform_assets.partition_checker.gate import named
 from platform_assets.partition_checker.inspection import Inspector
+from platform_assets.partition_checker.stalls import remedy, unsettled_pairs, why_nobody_builds
 from platform_assets.partition_checker.states import PairState, State
 from resources.ledger import Input, Receipt
 
@@ -125,7 +129,7 @@ class Causes:
         said = f"is {pair.state}: {pair.reason}"
         if pair.state in (State.MISSING, State.LATE):
             waits = next(self._unverified_upstream(pair.asset, pair.partition), None)
-            return f"{said}, {'because it needs' if waits else 'though all that it needs is there: build it'}"
+            return f"{said}, {'because it needs' if waits else self._why_not_built(pair)}"
         if pair.state is State.OUTDATED and self._same_code(pair.asset, pair.partition):
             older = next(self._changed(pair.asset, pair.partition), None)
             return f"{said}: it was built from an older" if older else f"{said}: it reads other pairs than it did"
@@ -133,6 +137,21 @@ class Causes:
             return said
         history = self._inspector.ledger.history(pair.asset, pair.partition)
         return f"{said}. Its receipt: {_built(history)}" if history else said
+
+    def _why_not_built(self, pair: PairState) -> str:
+        """Of a pair of which all that it needs is there: who builds it, or why nobody does and what to do."""
+        inspector, node = self._inspector, self.graph.named[pair.asset]
+        going = activity(inspector.instance, self.graph)
+        at = node.pairs.index(pair.partition)
+        if going.under_way[node.name][at]:
+            return "all that it needs is there, and a run or a backfill is to build it"
+        if unsettled_pairs(self.graph, going)[node.name][at]:
+            return "all that it needs is there, and it waits for what that is built from, which is being built"
+        one = np.zeros(len(node.pairs), np.bool_)
+        one[at] = True
+        tried = attempts(inspector.instance, self.graph, {node.name: one}).get(node.name, {}).get(pair.partition)
+        why = why_nobody_builds(node, going, tried)
+        return f"though all that it needs is there: {why}. {remedy(node, pair.partition, going)}"
 
     def _delivery(self, pair: PairState) -> str:
         if pair.state is not State.VERIFIED:

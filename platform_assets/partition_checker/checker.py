@@ -12,8 +12,9 @@ import numpy as np
 from pydantic import Field
 
 from platform_assets.automation import CUT_OFF
-from platform_assets.operations.graph import Graph, workspace_graph
-from platform_assets.partition_checker.build import Build
+from platform_assets.operations.graph import Graph, GraphError, Node, workspace_graph
+from platform_assets.partition_checker.build import ERROR_CHARACTERS, Build
+from platform_assets.partition_checker.deep import note_unreadable
 from platform_assets.partition_checker.gate import NotVerified, refuse_unless_verified, required
 from platform_assets.partition_checker.inspection import Inspector
 from platform_assets.partition_checker.requirements import BoolArray
@@ -26,8 +27,6 @@ from resources.warehouse import Warehouse
 
 PLAN = "headwater/plan"
 """Tag of the runs of a recovery: the id of its plan, whose roots are computed in any case."""
-
-_ERROR_CHARACTERS = 500
 
 
 class PartitionChecker(dg.ConfigurableResource["PartitionChecker"]):
@@ -54,9 +53,13 @@ class PartitionChecker(dg.ConfigurableResource["PartitionChecker"]):
         """What the step of `context` is to compute, once the gate has let it pass.
 
         Raises:
-            Failure: an upstream pair that the step needs is not verified; nothing was changed.
+            Failure: an upstream pair that the step needs is not verified, or the graph that would tell is not known;
+                nothing was changed.
         """
-        inspector = self.inspector(context.instance)
+        try:
+            inspector = self.inspector(context.instance)
+        except GraphError as error:
+            raise dg.Failure(f"{error}. Nothing was changed.") from error
         inspector.catalog.warehouse.ensure()
         asked = _asked(context, inspector.graph)
         try:
@@ -64,14 +67,26 @@ class PartitionChecker(dg.ConfigurableResource["PartitionChecker"]):
         except NotVerified as refusal:
             _show(inspector, context.run.run_id, refusal)
             raise dg.Failure(str(refusal), allow_retries=False) from refusal
-        forced = {name: _forced(inspector.ledger, context.run, facts[name], pairs) for name, pairs in asked.items()}
+        forced = {
+            name: pairs
+            if _only_time_moves(inspector.graph.named[name])
+            else _forced(inspector.ledger, context.run, facts[name], pairs)
+            for name, pairs in asked.items()
+        }
         build = Build(context, inspector, facts, asked, forced)
         try:
             yield build
         except BaseException as error:
             # Also of an interrupted step it is known why its pairs are not there.
-            inspector.ledger.failed(context.run.run_id, _first_words(error))
+            inspector.ledger.failed(context.run.run_id, _first_words(error), asked.keys())
+            if isinstance(error, Exception):
+                note_unreadable(inspector, asked)
             raise
+
+
+def _only_time_moves(node: Node) -> bool:
+    """Whether an asset has neither inputs nor partitions: it is asked for because time has passed."""
+    return not node.deps and node.calendar is None
 
 
 def _forced(ledger: Ledger, run: dg.DagsterRun, facts: Facts, pairs: BoolArray) -> BoolArray:
@@ -125,4 +140,4 @@ def _show(inspector: Inspector, run_id: str, refusal: NotVerified) -> None:
 
 def _first_words(error: BaseException) -> str:
     text = getattr(error, "description", None) or str(error) or type(error).__name__
-    return text.strip().splitlines()[0][:_ERROR_CHARACTERS]
+    return text.strip().splitlines()[0][:ERROR_CHARACTERS]

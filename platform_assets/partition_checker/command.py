@@ -8,13 +8,13 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import click
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from platform_assets.operations.services import open_instance
@@ -22,11 +22,12 @@ from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partition_checker.deep import adopt, read_again
 from platform_assets.partition_checker.gate import named
 from platform_assets.partition_checker.inspection import Inspector, Wanted
+from platform_assets.partition_checker.orphans import Orphan, orphans
 from platform_assets.partition_checker.states import PairState, State
+from platform_assets.progress import progress
 from platform_assets.spans import SelectionError, pairs_named, runs_of_same
 from resources.environment import Environment
-from resources.ledger import LedgerError
-from resources.warehouse import LakeError
+from resources.feature_store.online_resource import OnlineStore
 
 _SHOWN = 30
 
@@ -46,22 +47,33 @@ def check(assets: tuple[str, ...], partitions: str | None, deep: bool, adopts: b
     environment = Environment.current()
     try:
         with open_instance(environment) as instance:
-            inspector = PartitionChecker.of(environment).inspector(instance)
+            # A deep check looks again at what one has found before, which may be mended since.
+            inspector = replace(PartitionChecker.of(environment).inspector(instance), trusts_damages=not deep)
             wanted = pairs_named(inspector.graph, assets, partitions)
             if adopts:
                 _adopt(inspector, wanted)
             pairs = _pairs(inspector, wanted)
             if deep:
                 pairs = _deep(inspector, pairs, quiet=as_json)
+            left = _orphans(inspector, environment, assets)
     except SelectionError as error:
         raise click.UsageError(str(error)) from error
-    except (LakeError, LedgerError) as error:
-        raise click.ClickException(str(error)) from error
     if as_json:
-        click.echo(json.dumps([_plain(pair) for some in pairs.values() for pair in some]))
+        plain = [_plain(pair) for some in pairs.values() for pair in some]
+        click.echo(json.dumps([*plain, *map(_plain_orphan, left)]))
     else:
-        _show(pairs, Console())
+        _show(pairs, left, Console())
     sys.exit(0 if all(pair.state is State.VERIFIED for some in pairs.values() for pair in some) else 1)
+
+
+def _orphans(inspector: Inspector, environment: Environment, assets: Sequence[str]) -> list[Orphan]:
+    """The orphans of the teams that were asked for; of all, unless some were."""
+    found = orphans(inspector, OnlineStore.of(environment).rows()) if all("/" not in name for name in assets) else []
+    return [orphan for orphan in found if not assets or orphan.asset.partition("/")[0] in assets]
+
+
+def _plain_orphan(orphan: Orphan) -> dict[str, object]:
+    return {"asset": orphan.asset, "partition": None, "state": "orphaned", "rows": None, "reason": orphan.words}
 
 
 def _pairs(inspector: Inspector, wanted: Mapping[str, Sequence[str]]) -> dict[str, list[PairState]]:
@@ -74,17 +86,10 @@ def _pairs(inspector: Inspector, wanted: Mapping[str, Sequence[str]]) -> dict[st
 
 
 def _deep(inspector: Inspector, pairs: Mapping[str, list[PairState]], quiet: bool) -> dict[str, list[PairState]]:
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True, quiet=quiet)) as progress:
-        task = progress.add_task("reading pairs", total=sum(map(len, pairs.values())))
+    with progress(quiet=quiet) as shown:
+        task = shown.add_task("reading pairs", total=sum(map(len, pairs.values())))
         return {
-            name: read_again(inspector, inspector.graph.named[name], some, lambda n: progress.advance(task, n))
+            name: read_again(inspector, inspector.graph.named[name], some, lambda n: shown.advance(task, n))
             for name, some in pairs.items()
         }
 
@@ -105,7 +110,7 @@ def _plain(pair: PairState) -> dict[str, object]:
     }
 
 
-def _show(pairs: Mapping[str, Sequence[PairState]], console: Console) -> None:
+def _show(pairs: Mapping[str, Sequence[PairState]], left: Sequence[Orphan], console: Console) -> None:
     states = [state for state in State if any(pair.state is state for some in pairs.values() for pair in some)]
     table = Table("asset", *map(str, states), box=SIMPLE_HEAD)
     for column in table.columns[1:]:
@@ -121,6 +126,10 @@ def _show(pairs: Mapping[str, Sequence[PairState]], console: Console) -> None:
         console.print(f"[bold]{named(asset, partitions)}[/]{many} {escape(words)}", soft_wrap=True)
     if len(lines) > _SHOWN:
         console.print(f"and {sum(line[3] for line in lines[_SHOWN:]):,} more pairs: --json lists every one")
+    for orphan in left:
+        console.print(f"[bold]{orphan.asset}[/] is orphaned: {escape(orphan.words)}", soft_wrap=True)
+    if left:
+        console.print("To remove what is orphaned: headwater forget ASSET")
     total = sum(map(len, pairs.values()))
     if wrong:
         console.print(f"{len(wrong):,} of {total:,} pairs are not verified. What led to one: headwater explain PAIR")

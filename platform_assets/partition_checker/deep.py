@@ -8,12 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import duckdb
+import numpy as np
 
 from platform_assets.operations.graph import Node
 from platform_assets.partition_checker.inspection import Inspector
-from platform_assets.partition_checker.kept import Kept, kept_in_files, kept_in_table
+from platform_assets.partition_checker.kept import Kept, file_digest, kept_in_files, kept_in_table
+from platform_assets.partition_checker.requirements import BoolArray
 from platform_assets.partition_checker.states import FORGED, Facts, Judged, PairState, State, inputs_of
-from resources.ledger import Receipt, schema_columns
+from resources.ledger import FoundDamage, Receipt, schema_columns
+from resources.warehouse import TableName
 
 _PAIRS_AT_ONCE = 200
 
@@ -25,9 +28,11 @@ _STORED = (State.VERIFIED, State.OUTDATED, State.FAILED, State.EMPTY)
 
 
 def read_again(inspector: Inspector, node: Node, pairs: Iterable[PairState], progress: Progress) -> list[PairState]:
-    """The same pairs, with those `short` or `unrecorded` whose rows or receipt are not what the receipt says.
+    """The same pairs, with those `short` or `unrecorded` whose bytes, rows or receipt are not what the receipt says.
 
-    Checksums are computed over the columns that the receipt names, so that columns gained since do not count.
+    Checksums are computed over the columns that the receipt names, so that columns gained since do not count. What is
+    found damaged is kept beside the receipts, so that the gate and plans know of it, until the pair is built again or
+    found sound. The inspector must be one that does not trust what was found before.
     """
     known = list(pairs)
     if node.location is None or node.completeness.storage == "view":
@@ -39,17 +44,38 @@ def read_again(inspector: Inspector, node: Node, pairs: Iterable[PairState], pro
         some = looked[start : start + _PAIRS_AT_ONCE]
         keys = [pair.partition for pair in some]
         receipts, edited = inspector.ledger.current(node.name, keys), inspector.ledger.edited(node.name, keys)
-        sums = _checksums(inspector, node, receipts)
+        changed = _changed_files(inspector, node, receipts)
+        sums = _checksums(inspector, node, {key: one for key, one in receipts.items() if key not in changed})
+        wrong = {**changed, **_wrong_rows(inspector, node, receipts, sums)}
+        inspector.ledger.found_damaged(node.name, keys, wrong)
         for pair in some:
-            key = pair.partition
-            found[key] = (
-                replace(pair, state=State.UNRECORDED, reason=FORGED)
-                if key in edited
-                else _compared(pair, receipts[key], sums[key])
-            )
+            if pair.partition in edited:
+                found[pair.partition] = replace(pair, state=State.UNRECORDED, reason=FORGED)
+            elif pair.partition in wrong:
+                found[pair.partition] = replace(pair, state=State.SHORT, reason=wrong[pair.partition].reason)
         progress(len(some))
     progress(len(known) - len(looked))
     return [found.get(pair.partition, pair) for pair in known]
+
+
+def note_unreadable(inspector: Inspector, pairs: Mapping[str, BoolArray]) -> None:
+    """Keep which pairs of a failed step cannot be read: that may be why it failed, and the next attempt replaces them.
+
+    Only as much is read as replacing a pair reads.
+    """
+    for name, wanted in pairs.items():
+        node = inspector.graph.named[name]
+        stored = _paths(inspector, node)
+        keys = [node.pairs[at] for at in np.flatnonzero(wanted).tolist() if node.pairs[at] in stored]
+        if not keys:
+            continue
+        table = TableName.of_key(node.key)
+        unreadable = set(inspector.catalog.warehouse.unreadable_files(table, None if keys == [""] else keys))
+        wrong = {key: {path: "cannot be read" for path in stored[key] if str(path) in unreadable} for key in keys}
+        damages = {
+            key: FoundDamage(_words(some), tuple(path.name for path in some)) for key, some in wrong.items() if some
+        }
+        inspector.ledger.found_damaged(name, list(damages), damages)
 
 
 def adopt(
@@ -113,13 +139,65 @@ def _of_files(receipt: Receipt) -> str:
         return f"!{error}"
 
 
-def _compared(pair: PairState, receipt: Receipt, checksum: str) -> PairState:
-    if checksum.startswith("!"):
-        return replace(pair, state=State.SHORT, reason=f"it cannot be read: {checksum[1:]}")
-    if checksum != receipt.checksum:
-        reason = f"its receipt says checksum {receipt.checksum}, storage has {checksum or 'no rows'}"
-        return replace(pair, state=State.SHORT, reason=reason)
-    return pair
+def _changed_files(inspector: Inspector, node: Node, receipts: Mapping[str, Receipt]) -> dict[str, FoundDamage]:
+    """By partition the lake files whose bytes are not those that were recorded, or cannot be read.
+
+    Of files that were recorded before there were digests nothing is known but their rows.
+    """
+    found: dict[str, FoundDamage] = {}
+    for partition, paths in _paths(inspector, node).items():
+        recorded = dict(receipts[partition].digests) if partition in receipts else {}
+        wrong = {path: why for path in paths for why in [_changed(path, recorded.get(path.name))] if why}
+        if wrong:
+            found[partition] = FoundDamage(_words(wrong), tuple(path.name for path in wrong))
+    return found
+
+
+def _changed(path: Path, recorded: str | None) -> str:
+    """What is wrong with a file; empty when nothing is, or nothing was recorded of it."""
+    if recorded is None:
+        return ""
+    try:
+        return "" if file_digest(path) == recorded else "has other bytes than were written"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+def _wrong_rows(
+    inspector: Inspector, node: Node, receipts: Mapping[str, Receipt], checksums: Mapping[str, str]
+) -> dict[str, FoundDamage]:
+    """By partition what the checksums tell, with every file of the pair: which of them it is, they do not tell."""
+    wrong: dict[str, str] = {}
+    for partition, checksum in checksums.items():
+        said = receipts[partition].checksum
+        if checksum.startswith("!"):
+            wrong[partition] = f"it cannot be read: {checksum[1:]}"
+        elif checksum != said:
+            wrong[partition] = f"its receipt says checksum {said}, storage has {checksum or 'no rows'}"
+    paths = _paths(inspector, node) if wrong else {}
+    return {
+        partition: FoundDamage(
+            f"{reason}; its rows are in {', '.join(map(str, paths[partition]))}" if partition in paths else reason,
+            tuple(path.name for path in paths.get(partition, ())),
+        )
+        for partition, reason in wrong.items()
+    }
+
+
+def _paths(inspector: Inspector, node: Node) -> dict[str, list[Path]]:
+    """The lake files of each partition; none of what is not in a table of the lake."""
+    if node.completeness.storage != "table":
+        return {}
+    table = TableName.of_key(node.key)
+    files = inspector.catalog.files([table]).get(table)
+    found: dict[str, list[Path]] = {}
+    for partition, path in zip(files.partitions, files.paths, strict=True) if files else ():
+        found.setdefault(partition, []).append(Path(path))
+    return found
+
+
+def _words(wrong: Mapping[Path, str]) -> str:
+    return "; ".join(f"its file {path} {why}" for path, why in wrong.items())
 
 
 def _reads_recorded(inspector: Inspector, node: Node, facts: Mapping[str, Facts], partition: str) -> bool:

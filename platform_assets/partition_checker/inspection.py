@@ -5,21 +5,23 @@ Belongs here: asking each store once and lining the answers up by pair. Not here
 """
 
 import os
+import stat
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
 import dagster as dg
 import numpy as np
+from dagster._time import get_current_datetime
 
 from platform_assets.operations.graph import Graph, Node
 from platform_assets.partition_checker.deliveries import delivered_versions
-from platform_assets.partition_checker.requirements import BoolArray, IntArray, partition_ends
+from platform_assets.partition_checker.requirements import BoolArray, IntArray
 from platform_assets.partition_checker.states import NONE, Damage, Facts, Judged, State, judge
 from resources.lake_catalog import DataFiles, LakeCatalog
-from resources.ledger import Attempt, Ledger, Standings, mark_of, stored_files
+from resources.ledger import Attempt, FoundDamage, Ledger, Standings, StoredFile, mark_of
 from resources.warehouse import TableName
 
 Wanted = Mapping[str, BoolArray | None]
@@ -34,7 +36,9 @@ class Inspector:
     ledger: Ledger
     catalog: LakeCatalog
     instance: dg.DagsterInstance
-    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    now: datetime = field(default_factory=get_current_datetime)
+    trusts_damages: bool = True
+    """Whether what deep checks have found counts; one that looks again itself begins without it."""
 
     def judged(self, wanted: Wanted) -> dict[str, Judged]:
         """The states of the wanted pairs; of the others in the same assets they tell nothing.
@@ -70,6 +74,7 @@ class Inspector:
         tables = [TableName.of_key(nodes[name].key) for name in wanted if nodes[name].completeness.storage == "table"]
         files = self.catalog.files(tables)
         attempts = self._attempts(wanted)
+        damages = self.ledger.damages(list(wanted)) if self.trusts_damages else {}
         return {
             name: self._delivered(node, both[name])
             if node.location is None
@@ -80,6 +85,7 @@ class Inspector:
                 files.get(TableName.of_key(node.key)),
                 name in wanted,
                 attempts.get(name, _Attempts()),
+                damages.get(name, {}),
             )
             for name, node in nodes.items()
         }
@@ -111,6 +117,7 @@ class Inspector:
         files: DataFiles | None,
         is_wanted: bool,
         attempts: "_Attempts",
+        damages: Mapping[str, FoundDamage],
     ) -> Facts:
         columns = _Columns(node.pairs)
         snapshots = np.zeros(len(node.pairs), np.int64)
@@ -129,14 +136,17 @@ class Inspector:
             columns.forged[at] = standings.forged[here]
             snapshots[at] = np.array([number or 0 for number in standings.snapshots], np.int64)[here]
             if node.code_version is not None:
-                same = np.array([version == node.code_version for version in standings.code_versions], np.bool_)
+                same = np.array([node.is_current(version) for version in standings.code_versions], np.bool_)
                 columns.same_code[at] = same[here]
             if storage == "files" and is_wanted:
                 columns.is_stored[at] = True
-                damaged = _damaged_files(zip(at.tolist(), _of(standings.files, here), strict=True))
+                texts = map(self.ledger.stored_files, _of(standings.files, here))
+                damaged = _damaged_files(zip(at.tolist(), texts, strict=True))
+                for place, found in columns.placed(damages.items()):
+                    damaged.setdefault(place, Damage(State.SHORT, found.reason, ()))
         rewritten: dict[int, str] = {}
         if storage == "table" and files and is_wanted:
-            rewritten, damaged = self._look_at(columns, files, snapshots, pairs)
+            rewritten, damaged = self._look_at(columns, files, snapshots, pairs, damages)
         if storage == "view":
             columns.is_stored[:] = TableName.of_key(node.key) in self._views
             # A view stands for what it reads: it is there for a pair once that was recorded.
@@ -155,7 +165,12 @@ class Inspector:
         )
 
     def _look_at(
-        self, columns: "_Columns", files: DataFiles, recorded: IntArray, pairs: BoolArray | None
+        self,
+        columns: "_Columns",
+        files: DataFiles,
+        recorded: IntArray,
+        pairs: BoolArray | None,
+        damages: Mapping[str, FoundDamage],
     ) -> tuple[dict[int, str], dict[int, Damage]]:
         """Fill in what the files hold; returns who wrote after the `recorded` snapshots, and the damages."""
         at = columns.places(files.partitions)
@@ -169,12 +184,10 @@ class Inspector:
         late = np.flatnonzero((written > recorded) & columns.recorded)
         rewritten = {place: self._author(int(written[place])) for place in late.tolist()}
         damaged: dict[int, Damage] = {}
-        if self.catalog.is_local:
-            looked = zip(at.tolist(), _of(files.paths, here), files.bytes[here].tolist(), strict=True)
-            for place, path, size in looked:
-                trouble = _trouble(path, size)
-                if trouble:
-                    damaged[place] = _both(damaged.get(place), trouble)
+        for place, path, size in zip(at.tolist(), _of(files.paths, here), files.bytes[here].tolist(), strict=True):
+            trouble = _trouble(path, size) or _found_before(damages.get(columns.keys[place]), path)
+            if trouble:
+                damaged[place] = _both(damaged.get(place), trouble)
         return rewritten, damaged
 
     def _author(self, snapshot: int) -> str:
@@ -217,7 +230,7 @@ class Inspector:
         limit = node.completeness.immutable_before
         if isinstance(node.calendar, dg.TimeWindowPartitionsDefinition):
             by = self.now - timedelta(hours=node.completeness.due_after_hours)
-            due = partition_ends(node.calendar) <= by.timestamp()
+            due = node.ends <= by.timestamp()
         if limit is not None and node.calendar is not None:
             frozen |= np.array([key < limit for key in node.pairs], np.bool_)
         return {"due": due, "frozen": frozen}
@@ -236,6 +249,7 @@ class _Columns:
 
     def __init__(self, keys: Sequence[str]) -> None:
         count = len(keys)
+        self.keys = keys
         self.place = {key: at for at, key in enumerate(keys)}
         self.recorded = np.zeros(count, np.bool_)
         self.forged = np.zeros(count, np.bool_)
@@ -250,7 +264,7 @@ class _Columns:
 
     @property
     def all(self) -> dict[str, Any]:
-        return {name: column for name, column in vars(self).items() if name != "place"}
+        return {name: column for name, column in vars(self).items() if name not in ("keys", "place")}
 
     def place_texts(self, at: IntArray, ids: Sequence[str], contents: Sequence[str]) -> None:
         """Put ids and contents of receipts where they belong."""
@@ -271,12 +285,23 @@ class _Columns:
 
 def _trouble(path: str, size: int) -> Damage | None:
     try:
-        there = os.stat(path).st_size
-    except FileNotFoundError:
+        there = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
         return Damage(State.LOST, f"its file {path} is gone", (path,))
-    if there == size:
+    except OSError as error:
+        return Damage(State.SHORT, f"its file {path} cannot be looked at: {error.strerror}", (path,))
+    if not stat.S_ISREG(there.st_mode):
+        return Damage(State.LOST, f"its file {path} is gone, something else has its name", (path,))
+    if there.st_size == size:
         return None
-    return Damage(State.SHORT, f"its file {path} has {there:,} bytes of {size:,}", (path,))
+    return Damage(State.SHORT, f"its file {path} has {there.st_size:,} bytes of {size:,}", (path,))
+
+
+def _found_before(damage: FoundDamage | None, path: str) -> Damage | None:
+    """What a deep check found of a file, as long as that file is the pair's."""
+    if damage is None or os.path.basename(path) not in damage.names:
+        return None
+    return Damage(State.SHORT, damage.reason, (path,))
 
 
 def _both(one: Damage | None, other: Damage) -> Damage:
@@ -287,10 +312,10 @@ def _both(one: Damage | None, other: Damage) -> Damage:
     return worse._replace(paths=(*one.paths, *other.paths))
 
 
-def _damaged_files(receipts: Iterable[tuple[int, str]]) -> dict[int, Damage]:
+def _damaged_files(receipts: Iterable[tuple[int, Sequence[StoredFile]]]) -> dict[int, Damage]:
     found: dict[int, Damage] = {}
     for at, files in receipts:
-        for file in stored_files(files):
+        for file in files:
             trouble = _trouble(file.path, file.bytes)
             if trouble:
                 found[at] = _both(found.get(at), trouble)

@@ -13,12 +13,15 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
+from platform_assets.calendars import name_of
 from platform_assets.completeness import Completeness, completeness_of
 from platform_assets.operations.graph import Node
+from platform_assets.partition_checker.activity import activity, attempts
 from platform_assets.partition_checker.build import recorded_event
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partition_checker.deep import adopt
 from platform_assets.partition_checker.inspection import Inspector
+from platform_assets.partition_checker.stalls import Activity, Stall, stalls, together, waiting
 from platform_assets.partition_checker.states import Judged, PairState, State
 from platform_assets.partition_checker.verdicts import (
     ON_TIME,
@@ -29,12 +32,14 @@ from platform_assets.partition_checker.verdicts import (
     verified_check,
     waiting_for_late,
 )
-from platform_assets.partitioned_checks import judged_materializations
+from platform_assets.partitioned_checks import judged_materializations, report_together
 from platform_assets.table_metadata import table_metadata
 from platform_assets.teams import team_of
 from resources.warehouse import Commit, TableName, Warehouse
 
 HEALTH = dg.AssetKey(["platform", "unhealthy_pairs"])
+NOTHING_STALLS = "nothing_stalls"
+_STALLS_SHOWN = 20
 _CRON = "*/10 * * * *"
 _STUB = "dagster/auto_created_stub_asset"
 _COLUMNS = {
@@ -44,15 +49,21 @@ _COLUMNS = {
     "rows": ("BIGINT", "Rows that storage holds; null where none are counted."),
     "reason": ("VARCHAR", "Why it is in that state."),
     "looked_at": ("TIMESTAMP WITH TIME ZONE", "When it was looked at."),
+    "stalls": ("VARCHAR", "Why nobody builds it though all that it needs is there; null where it waits for something."),
+    "remedy": ("VARCHAR", "What to do about a pair that stalls."),
 }
 _TYPES = {"VARCHAR": pa.string(), "BIGINT": pa.int64(), "TIMESTAMP WITH TIME ZONE": pa.timestamp("us", "UTC")}
 
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """What was found and done: pairs that are not verified, pairs by state, and how many were reported and mended."""
+    """What was found and done.
+
+    Pairs that are not verified, those of them that stall, pairs by state, and how many were reported and mended.
+    """
 
     unhealthy: Sequence[PairState]
+    stalled: Sequence[Stall]
     states: Mapping[State, int]
     verdicts: int
     events_restored: int
@@ -76,6 +87,7 @@ def reconcile(inspector: Inspector, run_id: str, adopts: bool = False) -> Reconc
     after the other, find it so, and its check fails if no run was building it at either.
     """
     everything = dict.fromkeys(inspector.graph.named)
+    going = activity(inspector.instance, inspector.graph)
     judged = inspector.judged(everything)
     adopted = 0
     if adopts:
@@ -103,11 +115,25 @@ def reconcile(inspector: Inspector, run_id: str, adopts: bool = False) -> Reconc
         unhealthy += found.values()
     counts = Counter(pair.state for pair in unhealthy)
     verified = sum(int(of_asset.verified.sum()) for of_asset in judged.values())
-    return Reconciliation(unhealthy, {State.VERIFIED: verified, **counts}, verdicts, restored, adopted)
+    stalled = _stalled(inspector, {**judged, **again}, going)
+    return Reconciliation(unhealthy, stalled, {State.VERIFIED: verified, **counts}, verdicts, restored, adopted)
+
+
+def _stalled(inspector: Inspector, judged: Mapping[str, Judged], before: Activity) -> list[Stall]:
+    """The pairs that stall. What begins or ends while they are looked at is under way by one of two looks."""
+    graph, now = inspector.graph, datetime.now(UTC)
+    going = together(before, activity(inspector.instance, graph))
+    tried = attempts(inspector.instance, graph, waiting(graph, judged, going, now))
+    return list(stalls(graph, judged, going, tried, now))
 
 
 def build_reconciliation() -> dg.Definitions:
     """The asset that compares everything, for all code locations."""
+    stalls_check = dg.AssetCheckSpec(
+        NOTHING_STALLS,
+        asset=HEALTH,
+        description="Whatever could be built is being built, or waits for something named.",
+    )
 
     @dg.asset(
         key=HEALTH,
@@ -117,19 +143,21 @@ def build_reconciliation() -> dg.Definitions:
         automation_condition=dg.AutomationCondition.on_cron(_CRON),
         metadata=table_metadata([dg.TableColumn(name, *told) for name, told in _COLUMNS.items()], {})
         | Completeness(due_after_hours=1).metadata,
+        check_specs=[stalls_check],
     )
     def unhealthy_pairs(
         context: dg.AssetExecutionContext, config: ReconcileConfig, checker: PartitionChecker, warehouse: Warehouse
-    ) -> Iterator[dg.MaterializeResult[None]]:
+    ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
         """One row per pair that is not verified, in any code location, as the last reconciliation of event log,
         receipts and storage found it."""
         with checker.building(context) as build:
             for _ in build.waves():
                 found = reconcile(checker.inspector(context.instance), context.run.run_id, config.adopt)
                 commit = Commit(context.run.run_id, HEALTH.to_user_string())
-                warehouse.replace_partitions(TableName.of_key(HEALTH), None, _table(found.unhealthy), commit)
+                warehouse.replace_partitions(TableName.of_key(HEALTH), None, _table(found), commit)
                 build.record_table(HEALTH, [""], {"": _shown(found)})
             yield from build.outputs()
+            yield _told(found.stalled)
 
     return dg.Definitions(assets=[unhealthy_pairs])
 
@@ -143,22 +171,22 @@ def build_partition_health(location: str, graph: dg.Definitions) -> dg.Definitio
     """
     specs = [spec for spec in graph.resolve_all_asset_specs() if not spec.metadata.get(_STUB)]
     built = [spec for spec in specs if completeness_of(spec).storage != "upstream"]
-    calendars: list[dg.PartitionsDefinition | None] = []
+    # A number would go to another calendar when an asset is added, and a run that waits for its retry knows its steps
+    # by name.
+    by_calendar: dict[str, list[dg.AssetSpec]] = {}
     for spec in built:
-        if spec.partitions_def not in calendars:
-            calendars.append(spec.partitions_def)
+        by_calendar.setdefault(name_of(spec.partitions_def), []).append(spec)
     return dg.Definitions(
         asset_checks=[
-            _checks(f"{location}_partition_checker_{number}", calendar, built)
-            for number, calendar in enumerate(calendars, start=1)
+            _checks(f"{location}_partition_checker_{name}", some[0].partitions_def, some)
+            for name, some in by_calendar.items()
         ]
     )
 
 
 def _checks(
-    name: str, calendar: dg.PartitionsDefinition | None, specs: Sequence[dg.AssetSpec]
+    name: str, calendar: dg.PartitionsDefinition | None, of_calendar: Sequence[dg.AssetSpec]
 ) -> dg.AssetChecksDefinition:
-    of_calendar = [spec for spec in specs if spec.partitions_def == calendar]
     alerting = [spec for spec in of_calendar if "alert" in completeness_of(spec).when_late.values()]
     checks = {
         check.key: check
@@ -174,6 +202,10 @@ def _checks(
     ) -> Iterator[dg.AssetCheckEvaluation]:
         if context.run.asset_selection:
             # Dagster runs the checks of what it has just built along with it: their receipts are seconds old.
+            selected = [checks[key] for key in sorted(context.selected_asset_check_keys)]
+            report_together(
+                context.op_execution_context.get_step_execution_context(), _just_recorded(context, calendar, selected)
+            )
             return
         inspector = checker.inspector(context.instance)
         asked = list(context.op_execution_context.partition_keys) if calendar is not None else [""]
@@ -189,6 +221,21 @@ def _checks(
                 yield evaluation(checks[key], partition, failing.get(partition), targets)
 
     return evaluate
+
+
+def _just_recorded(
+    context: dg.AssetCheckExecutionContext,
+    calendar: dg.PartitionsDefinition | None,
+    selected: Sequence[dg.AssetCheckSpec],
+) -> list[dg.AssetCheckEvaluation]:
+    """What the checks say of the pairs that this run has recorded."""
+    asked = None if calendar is None else list(context.op_execution_context.partition_keys)
+    found: list[dg.AssetCheckEvaluation] = []
+    for check in selected:
+        targets = judged_materializations(context.instance, check.asset_key, asked)
+        own = {at: target for at, target in targets.items() if target.run_id == context.run.run_id}
+        found += [evaluation(check, at or "", None, own) for at in own]
+    return found
 
 
 def _logged(instance: dg.DagsterInstance, node: Node) -> set[str]:
@@ -228,11 +275,26 @@ def _shown(found: Reconciliation) -> dict[str, int]:
         "verdicts reported": found.verdicts,
         "events restored": found.events_restored,
         "pairs adopted": found.adopted,
+        "pairs stalled": len(found.stalled),
     }
 
 
-def _table(pairs: Sequence[PairState]) -> pa.Table:
+def _told(stalled: Sequence[Stall]) -> dg.AssetCheckResult:
+    lines = [str(stall) for stall in stalled[:_STALLS_SHOWN]]
+    if len(stalled) > _STALLS_SHOWN:
+        lines.append(f"and {len(stalled) - _STALLS_SHOWN:,} more: see the column `stalls` of {HEALTH.to_user_string()}")
+    return dg.AssetCheckResult(
+        passed=not stalled,
+        check_name=NOTHING_STALLS,
+        asset_key=HEALTH,
+        description="\n".join(lines) or None,
+        metadata={"pairs stalled": len(stalled)},
+    )
+
+
+def _table(found: Reconciliation) -> pa.Table:
     now = datetime.now(UTC)
+    stalled = {(stall.asset, stall.partition): stall for stall in found.stalled}
     rows = [
         {
             "asset": pair.asset,
@@ -241,7 +303,10 @@ def _table(pairs: Sequence[PairState]) -> pa.Table:
             "rows": pair.rows,
             "reason": pair.reason,
             "looked_at": now,
+            "stalls": stall and stall.cause,
+            "remedy": stall and stall.remedy,
         }
-        for pair in pairs
+        for pair in found.unhealthy
+        for stall in [stalled.get((pair.asset, pair.partition))]
     ]
     return pa.Table.from_pylist(rows, pa.schema([(name, _TYPES[kind]) for name, (kind, _) in _COLUMNS.items()]))

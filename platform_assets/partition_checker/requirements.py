@@ -142,7 +142,9 @@ def compile_requirement(
         DagsterInvalidDefinitionError: a time window mapping between two time zones.
         CheckError: the mapping does not fit these calendars; Dagster's words.
     """
-    return _compiled(downstream, upstream, _Named(repr(mapping), mapping), (last_key(downstream), last_key(upstream)))
+    with dg.partition_loading_context():  # one moment for all that is asked of calendars that grow
+        ends = (last_key(downstream), last_key(upstream))
+        return _compiled(downstream, upstream, _Named(repr(mapping), mapping), ends)
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,8 @@ def last_key(definition: dg.PartitionsDefinition | None) -> object:
 
 def partition_ends(calendar: dg.TimeWindowPartitionsDefinition) -> IntArray:
     """When each partition of a calendar ends, in seconds since 1970."""
-    return _windows(calendar, last_key(calendar)).end
+    with dg.partition_loading_context():
+        return _windows(calendar, last_key(calendar)).end
 
 
 @lru_cache(maxsize=1024)

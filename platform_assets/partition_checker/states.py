@@ -166,7 +166,8 @@ class Judged:
             return facts.damaged[position].reason
         if state is State.UNRECORDED:
             if not facts.recorded[position]:
-                return "it is in storage, and no receipt says how it came there"
+                why = f"; {facts.failed[position]}" if position in facts.failed else ""
+                return f"it is in storage, and no receipt says how it came there{why}"
             if facts.forged[position]:
                 return FORGED
             return f"storage was written to after its receipt, by {facts.rewritten[position]}"

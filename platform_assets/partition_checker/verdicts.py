@@ -92,8 +92,11 @@ def report(
 def evaluation(
     check: dg.AssetCheckSpec, partition: str, why: str | None, targets: JudgedMaterializations
 ) -> dg.AssetCheckEvaluation:
-    """The verdict on one pair: it fails if there is a reason why."""
-    return verdict(targets, check, partition or None, passed=why is None, description=why, metadata={})
+    """The verdict on one pair: it fails if there is a reason why; being late is no error of what is there."""
+    severity = dg.AssetCheckSeverity.WARN if check.name == ON_TIME else dg.AssetCheckSeverity.ERROR
+    return verdict(
+        targets, check, partition or None, passed=why is None, description=why, metadata={}, severity=severity
+    )
 
 
 def _known_to_fail(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> dict[str, bool]:

@@ -16,7 +16,6 @@ import click
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from platform_assets.operations.client import BackfillStatus
@@ -25,9 +24,10 @@ from platform_assets.partition_checker.causes import Causes, Link
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partition_checker.gate import named
 from platform_assets.partition_checker.inspection import Inspector
+from platform_assets.progress import progress
 from platform_assets.recovery.code_changes import changed_models
 from platform_assets.recovery.launching import REFUSALS, Launched, dagster_of, done_since, follow, launch
-from platform_assets.recovery.plan import Plan, from_json, to_json
+from platform_assets.recovery.plan import Plan, PlanError, read_plan, to_json
 from platform_assets.recovery.roots import Situation, changed, code_roots, unhealthy
 from platform_assets.spans import SelectionError, pair_named, pairs_named, runs_of_same
 from resources.dbt import Dbt
@@ -59,6 +59,8 @@ def plan(
     """
     if not (redelivered or heals or ref):
         raise click.UsageError("say what to plan for: --changed ASSET@A..B, --unhealthy, or --code GIT_REF")
+    if output and not output.absolute().parent.is_dir():
+        raise click.UsageError(f"-o {output}: there is no folder {output.absolute().parent}; create it first")
     with _inspecting() as inspector:
         situation = Situation.now(inspector)
         roots: dict[str, dict[str, str]] = {}
@@ -74,7 +76,10 @@ def plan(
         rows = situation.rows_at_stake(found)
     text = json.dumps({**to_json(found), "rows_at_stake": rows})
     if output:
-        output.write_text(text + "\n")
+        try:
+            output.write_text(text + "\n")
+        except OSError as error:
+            raise click.ClickException(f"{output} cannot be written: {error.strerror}") from error
     if as_json:
         click.echo(text)
         return
@@ -94,19 +99,19 @@ def recover(plan_file: Path, wait: bool, as_json: bool) -> None:
     pair of it is verified.
     """
     try:
-        wanted = from_json(json.loads(plan_file.read_text()))
-    except ValueError as error:
-        raise click.ClickException(f"{plan_file}: {error}") from error
+        wanted = read_plan(plan_file)
+    except PlanError as error:
+        raise click.ClickException(str(error)) from error
     with _inspecting() as inspector, dagster_of(Environment.current(), may_start=wait) as client:
         launched = launch(wanted, inspector, client)
         status = None
         if wait and launched.backfill:
-            with _progress(quiet=as_json) as progress:
-                task = progress.add_task("pairs", total=launched.pairs)
+            with progress(quiet=as_json) as shown:
+                task = shown.add_task("pairs", total=launched.pairs)
                 status = follow(
                     launched.backfill,
                     client,
-                    lambda now: progress.update(task, completed=now.materialized + now.failed, total=now.targeted),
+                    lambda now: shown.update(task, completed=now.materialized + now.failed, total=now.targeted),
                 )
         done = done_since(wanted, inspector)
         left = [pair for pair in wanted.pairs if not done(pair.asset, pair.partition)] if wait else []
@@ -150,11 +155,6 @@ def _add(roots: dict[str, dict[str, str]], more: Mapping[str, Mapping[str, str]]
     for asset, pairs in more.items():
         known = roots.setdefault(asset, {})
         known.update({key: reason for key, reason in pairs.items() if key not in known})
-
-
-def _progress(quiet: bool) -> Progress:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True, quiet=quiet))
 
 
 def _show(found: Plan, rows: int, console: Console) -> None:

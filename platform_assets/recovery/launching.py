@@ -13,6 +13,8 @@ import dagster as dg
 
 from platform_assets.automation import CUT_OFF
 from platform_assets.operations.client import BackfillStatus, Client, DagsterRefused
+from platform_assets.operations.graph import GraphError
+from platform_assets.operations.patience import Patience
 from platform_assets.operations.services import ServiceError, running, running_at
 from platform_assets.partition_checker.checker import PLAN
 from platform_assets.partition_checker.inspection import Inspector
@@ -27,8 +29,8 @@ from resources.ledger import Launches, LedgerError, Recovery
 from resources.warehouse import LakeError
 
 _LOOK_SECONDS = 2.0
-_SILENCE_SECONDS = 60
-"""After this long without an answer Dagster is gone; until then it may be starting again."""
+_SILENCE_SECONDS = 600
+"""After this long without an answer Dagster is gone; until then it may be starting again, on a busy machine too."""
 
 
 class RecoveryRefused(RuntimeError):
@@ -36,8 +38,8 @@ class RecoveryRefused(RuntimeError):
 
 
 REFUSALS = (
-    RecoveryRefused, CodeChangesError, DagsterRefused, DbtError, LakeError, LedgerError, PlanError, SelectionError,
-    ServiceError,
+    RecoveryRefused, CodeChangesError, DagsterRefused, DbtError, GraphError, LakeError, LedgerError, PlanError,
+    SelectionError, ServiceError,
 )  # fmt: skip
 """Whatever keeps a recovery from being planned or launched: the messages are for people, and say what to do."""
 
@@ -110,18 +112,18 @@ def follow(backfill: str, client: Client, report: Callable[[BackfillStatus], Non
     Raises:
         RecoveryRefused: Dagster has stopped answering; the recovery goes on when it runs again.
     """
-    heard = time.monotonic()
+    patience = Patience(_SILENCE_SECONDS)
     while True:
         try:
             status = client.backfill(backfill)
         except OSError as error:
-            if time.monotonic() - heard > _SILENCE_SECONDS:
+            if patience.over("silent"):
                 raise RecoveryRefused(
                     f"{client.url} has not answered for {_SILENCE_SECONDS} s ({error}); backfill {backfill} goes on "
                     "when Dagster runs again: headwater up"
                 ) from error
         else:
-            heard = time.monotonic()
+            patience.still(status)
             report(status)
             if status.ended:
                 return status

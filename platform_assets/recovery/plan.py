@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -247,12 +248,32 @@ def to_json(plan: Plan) -> dict[str, Any]:
     }
 
 
-def from_json(value: Mapping[str, Any]) -> Plan:
+def read_plan(path: Path) -> Plan:
+    """The plan in a file that `headwater plan -o` wrote.
+
+    Raises:
+        PlanError: it is none, was written by another version, or has been changed since.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise PlanError(f"{path} is no plan ({error}); make one with headwater plan … -o {path}") from error
+    except OSError as error:
+        raise PlanError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        return from_json(value)
+    except PlanError as error:
+        raise PlanError(f"{path}: {error}") from error
+
+
+def from_json(value: Any) -> Plan:
     """The plan that `to_json` wrote.
 
     Raises:
-        PlanError: written by another version, or not what was written.
+        PlanError: it is none, was written by another version, or is not what was written.
     """
+    if not isinstance(value, dict):
+        raise PlanError("this is no plan; make one with headwater plan … -o FILE")
     if value.get("format") != FORMAT:
         raise PlanError(
             f"the plan has format {value.get('format')!r}, this version reads {FORMAT}: make the plan again"

@@ -21,8 +21,8 @@ import dagster as dg
 from platform_assets.automation import SENSOR_INTERVAL_SECONDS
 from platform_assets.partition_checker.deliveries import DATA_VERSION, delivered_versions
 from platform_assets.sources.declaration import UNPARTITIONED, Source
-from platform_assets.sources.landing import Delivery, Fingerprint, Landing, fingerprint, look, scan
-from resources.environment import Environment
+from platform_assets.sources.landing import Delivery, Fingerprint, Landing, cause_of, fingerprint, look, scan
+from resources.environment import DEFAULT_LIMITS, Environment, Limits
 
 MOST_ARRIVALS_PER_TICK = 500
 LONGEST_TICK_SECONDS = 20.0
@@ -56,12 +56,13 @@ def find_arrivals(
     memo: Memo,
     most: int = MOST_ARRIVALS_PER_TICK,
     seconds: float = LONGEST_TICK_SECONDS,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Findings:
     """Look at every source; read only files that `memo` does not vouch for, and stop at `most` or `seconds`.
 
     What is recorded decides: a lost memo costs reading the files again, never a repeated or a lost arrival.
-    What does not fit into this look is found by the next. A source that cannot be read is noted; the others
-    go on.
+    What does not fit into this look is found by the next. A partition that cannot be read is an arrival too, so that
+    its check can name the cause; a source whose folder cannot be listed is noted. The others go on.
 
     Args:
         sources: those to look at.
@@ -69,41 +70,40 @@ def find_arrivals(
         recorded: the data version last recorded, by partition, of a source.
         memo: the previous look's.
         most: arrivals to report at most.
-        seconds: time after which no further file is read.
+        seconds: time after which no further delivery is read; one always is.
+        limits: what a delivered file may take.
     """
     findings = Findings()
-    deadline = time.monotonic() + seconds
     pending: list[tuple[Source, Landing, Mapping[str, str]]] = []
     for source in sources:
         try:
-            found = scan(source, root)
+            landing = scan(source, root)
         except OSError as error:
-            findings.notes.append(_cannot_read(source, "its folder", error))
+            findings.notes.append(f"{source.name}: its folder cannot be read, {cause_of(error)}: {error.filename}")
             continue
-        findings.notes.extend(_remarks(source, found))
-        pending.append((source, found, recorded(source)))
+        findings.notes.extend(_remarks(source, landing))
+        pending.append((source, landing, recorded(source)))
+    # Looking at the folders does not count: each look gets on, however long that takes.
+    deadline, read = time.monotonic() + seconds, 0
     # Small sources first, so that one with a long backlog does not keep the others waiting.
-    for source, found, versions in sorted(pending, key=lambda item: len(item[1].delivered)):
+    for source, landing, versions in sorted(pending, key=lambda item: len(item[1].delivered)):
         known, vouched = memo.get(source.name, {}), findings.memo.setdefault(source.name, {})
-        for partition, delivery in found.delivered.items():
+        for partition, delivery in landing.delivered.items():
             version = versions.get(partition)
             if version and known.get(partition) == _proof(delivery, version):
                 vouched[partition] = known[partition]
                 continue
-            if len(findings.arrivals) >= most or time.monotonic() > deadline:
+            if len(findings.arrivals) >= most or (read and time.monotonic() > deadline):
                 continue
-            try:
-                print_ = fingerprint(source, delivery)
-            except FileNotFoundError:
-                continue  # replaced while it was read: complete again by the next look
-            except OSError as error:
-                findings.notes.append(_cannot_read(source, f"partition {partition}", error))
-                continue
+            read += 1
+            found = fingerprint(source, delivery, limits)
             if look(source, root, partition) != delivery:
-                continue
-            vouched[partition] = _proof(delivery, print_.data_version)
-            if print_.data_version != version:
-                findings.arrivals.append(Arrival(source, delivery, print_))
+                continue  # replaced while it was read: complete again by the next look
+            now = found.version_since(version)
+            if found.is_settled:
+                vouched[partition] = _proof(delivery, now)
+            if now != version:
+                findings.arrivals.append(Arrival(source, delivery, found))
     return findings
 
 
@@ -145,6 +145,7 @@ def build_arrival_sensor(team: str, sources: Sequence[Source]) -> dg.SensorDefin
             Environment.current().landing,
             lambda source: recorded_versions(context.instance, source),
             unpack(context.cursor),
+            limits=Environment.current().limits,
         )
         # Dagster stores the events before the cursor: a crash in between costs a second reading, no second
         # event.
@@ -177,13 +178,14 @@ def _proof(delivery: Delivery, version: str) -> str:
 def _remarks(source: Source, found: Landing) -> Iterator[str]:
     if found.incomplete:
         yield f"{source.name}: {_few(found.incomplete)} without _SUCCESS, waiting for it"
-    if found.unknown:
-        yield f"{source.name}: {_few(found.unknown)} not in its calendar, ignored; name it dt=<partition>"
+    ends = {name: source.ends(name.removeprefix("dt=")) for name in found.unknown if name.startswith("dt=")}
+    early = {name: end for name, end in ends.items() if end}
+    if early:
+        first = f"{min(early.values()):%Y-%m-%d %H:%M %Z}"
+        yield f"{source.name}: {_few(list(early))} not ended yet, looked at then; the first ends at {first}"
+    if unknown := [name for name in found.unknown if name not in early]:
+        yield f"{source.name}: {_few(unknown)} not in its calendar, ignored; name it dt=<partition>"
 
 
 def _few(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _cannot_read(source: Source, what: str, error: OSError) -> str:
-    return f"{source.name}: {what} cannot be read ({error}); make {error.filename} readable"

@@ -6,6 +6,7 @@ delivery good (`inspection.py`, `expectations.py`), how it is noticed (`arrival.
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
@@ -15,8 +16,10 @@ import dagster as dg
 from platform_assets.automation import when_upstream_complete
 from platform_assets.backfills import ONE_RUN
 from platform_assets.completeness import Completeness, Storage
+from platform_assets.operations.graph import EQUAL_VERSIONS
 from platform_assets.partition_checker.build import Build
 from platform_assets.partition_checker.checker import PartitionChecker
+from platform_assets.partition_checker.deliveries import delivered_versions
 from platform_assets.partitioned_checks import judged_materializations, partitioned_check, verdict
 from platform_assets.sources import expectations
 from platform_assets.sources.arrival import build_arrival_sensor
@@ -32,7 +35,7 @@ EXPECTATIONS = expectations.RULE
 
 _PROBLEMS_SHOWN = 50
 
-Event = dg.MaterializeResult[None] | dg.AssetCheckEvaluation | dg.Output[None]
+Event = dg.MaterializeResult[None] | dg.Output[None]
 
 
 def build_sources(sources: Sequence[Source]) -> dg.Definitions:
@@ -53,7 +56,7 @@ def build_upstream(source: Source) -> dg.AssetSpec:
         description=f"Deliveries of {source.entity} into the landing zone, as {source.extension} files. "
         f"{source.description}",
         partitions_def=source.partitions,
-        group_name=source.team,
+        group_name=team_of(source.team).group("sources"),
         owners=[team_of(source.team).owner],
         kinds={source.file_format.removesuffix("l")},
         metadata=table_metadata(_columns(source), {}) | _completeness(source, "upstream").metadata,
@@ -62,16 +65,18 @@ def build_upstream(source: Source) -> dg.AssetSpec:
 
 def build_raw(source: Source) -> dg.AssetsDefinition:
     """The raw table: what was delivered and accepted, with a `partition_key` when it is partitioned."""
+    version, *equal_versions = _versions(source)
     spec = dg.AssetSpec(
         source.raw_key,
         deps=[source.upstream_key],
         description=f"{source.description} As delivered, once it was inspected and judged.",
         partitions_def=source.partitions,
-        group_name=source.team,
+        group_name=team_of(source.team).group("sources"),
         owners=[team_of(source.team).owner],
         kinds={"duckdb", "parquet"},
-        code_version=_version(source),
+        code_version=version,
         metadata={
+            EQUAL_VERSIONS: list(equal_versions),
             **table_metadata(_columns(source), _lineage(source)),
             "dagster/table_name": str(TableName.of_key(source.raw_key)),
             **_completeness(source, "table").metadata,
@@ -88,13 +93,10 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
     )
     def raw(context: dg.AssetExecutionContext, warehouse: Warehouse, checker: PartitionChecker) -> Iterator[Event]:
         with checker.building(context) as build:
-            computed: set[str] = set()
             for wave in build.waves():
-                partitions = [_delivered_as(partition) for partition in wave[source.raw_key]]
-                yield from _load(source, partitions, build, warehouse, checks)
-                computed.update(partitions)
-            asked = context.partition_keys if source.partitions else [UNPARTITIONED]
-            yield from _as_before(context.instance, source, [key for key in asked if key not in computed], checks)
+                _load(source, [_delivered_as(pair) for pair in wave[source.raw_key]], build, warehouse, checks)
+            unasked = {pair for pairs in build.repeat_evaluations(checks).values() for pair in pairs}
+            _look_again(source, sorted(map(_delivered_as, unasked)), build, checks)
             yield from build.outputs()
             yield from (dg.Output(None, output_name=check.get_python_identifier()) for check in checks)
 
@@ -148,55 +150,79 @@ def _store(candidate: Candidate, warehouse: Warehouse, commit: Commit) -> None:
         ) from error
 
 
+@contextmanager
+def _inspected(source: Source, partitions: Sequence[str]) -> Iterator[Candidate]:
+    """What was delivered of `partitions`, inspected and judged; it lasts as long as the context."""
+    settings = Environment.current()
+    with tempfile.TemporaryDirectory(prefix="headwater-") as folder:
+        database = Path(folder) / "candidate.duckdb"
+        candidate = inspect(
+            source, settings.landing, partitions, database, settings.memory, settings.threads, settings.limits
+        )
+        judged = expectations.judge(candidate, settings.memory, settings.threads)
+        yield replace(candidate, problems=(*candidate.problems, *judged))
+
+
 def _load(
     source: Source, partitions: Sequence[str], build: Build, warehouse: Warehouse, checks: Sequence[dg.AssetCheckSpec]
-) -> Iterator[Event]:
+) -> None:
     """Inspect what was delivered, store and record what is accepted, and say of each partition why or why not.
 
     Raises:
         Failure: some were refused.
     """
-    settings = Environment.current()
-    with tempfile.TemporaryDirectory(prefix="headwater-") as folder:
-        database = Path(folder) / "candidate.duckdb"
-        candidate = inspect(source, settings.landing, partitions, database, settings.memory, settings.threads)
-        judged = expectations.judge(candidate, settings.memory, settings.threads)
-        candidate = replace(candidate, problems=(*candidate.problems, *judged))
+    with _inspected(source, partitions) as candidate:
         _store(candidate, warehouse, Commit(build.context.run.run_id, str(source.raw_key)))
     _record(candidate, build)
-    yield from _evaluations(build.context.instance, candidate, checks)
+    build.report(list(_evaluations(build.context.instance, candidate, checks)))
     if candidate.problems:
+        build.refuse(source.raw_key, _reasons(candidate))
         raise refusal(candidate)
+
+
+def _reasons(candidate: Candidate) -> dict[str, str]:
+    """Of each refused pair, all that is wrong with its delivery."""
+    reasons: dict[str, list[str]] = {}
+    for problem in candidate.problems:
+        reasons.setdefault(_pair(problem.partition), []).append(str(problem))
+    return {pair: " ".join(lines) for pair, lines in reasons.items()}
 
 
 def _record(candidate: Candidate, build: Build) -> None:
     accepted = {_pair(partition): partition for partition in candidate.accepted}
     if not accepted:
         return
-    versions = {pair: candidate.fingerprints[partition].data_version for pair, partition in accepted.items()}
-    build.delivered(candidate.source.upstream_key, versions)
+    source = candidate.source
+    arrived = delivered_versions(
+        build.context.instance, source.upstream_key, source.partitions is not None, list(accepted)
+    )
+    versions = {
+        pair: candidate.fingerprints[partition].version_since(arrived.get(pair)) for pair, partition in accepted.items()
+    }
+    build.delivered(source.upstream_key, versions)
     metadata: dict[str, dict[str, int | str]] = {
         pair: {
             "files": len(candidate.deliveries[partition].files),
             "bytes": candidate.deliveries[partition].bytes,
             "upstream_data_version": versions[pair],
+            **_ignored(candidate, partition),
         }
         for pair, partition in accepted.items()
     }
-    build.record_table(candidate.source.raw_key, list(accepted), metadata)
+    build.record_table(source.raw_key, list(accepted), metadata, new_columns_were_null=True)
 
 
-def _as_before(
-    instance: dg.DagsterInstance, source: Source, partitions: Sequence[str], checks: Sequence[dg.AssetCheckSpec]
-) -> Iterator[Event]:
-    """Verdicts on what was confirmed without another look: automation takes one on an older event for outdated."""
-    if not partitions:
-        return
-    judged = judged_materializations(instance, source.raw_key, partitions if source.partitions else None)
-    for partition in partitions:
-        for check in checks:
-            at = partition if source.partitions else None
-            yield verdict(judged, check, at, passed=True, description="the delivery is as it was", metadata={})
+def _look_again(source: Source, partitions: Sequence[str], build: Build, checks: Sequence[dg.AssetCheckSpec]) -> None:
+    """Ask checks that are new about partitions that were confirmed; what is stored of these stays.
+
+    Raises:
+        Failure: some do not pass.
+    """
+    if partitions:
+        with _inspected(source, partitions) as candidate:
+            build.report(list(_evaluations(build.context.instance, candidate, checks)))
+            if candidate.problems:
+                raise refusal(candidate)
 
 
 def _delivered_as(pair: str) -> str:
@@ -215,7 +241,7 @@ def _completeness(source: Source, storage: Storage) -> Completeness:
 
 def _evaluations(
     instance: dg.DagsterInstance, candidate: Candidate, checks: Sequence[dg.AssetCheckSpec]
-) -> Iterator[Event]:
+) -> Iterator[dg.AssetCheckEvaluation]:
     """One evaluation per check and partition; expectations are not evaluated on what was not readable."""
     source = candidate.source
     judged = judged_materializations(instance, source.raw_key, candidate.partitions if source.partitions else None)
@@ -234,27 +260,50 @@ def _evaluations(
                 partition if source.partitions else None,
                 passed=not found,
                 description="\n".join(map(str, found[:_PROBLEMS_SHOWN])) or None,
-                metadata={"problems": len(found)} if found else {},
+                metadata={**({"problems": len(found)} if found else {}), **_ignored(candidate, partition)},
             )
+
+
+def _ignored(candidate: Candidate, partition: str) -> dict[str, str]:
+    """What to say of columns that the files have and that are not stored."""
+    names = sorted(candidate.ignored.get(partition, ()))
+    return {"undeclared columns ignored": ", ".join(names)} if names else {}
 
 
 def _columns(source: Source) -> list[dg.TableColumn]:
     return [
         dg.TableColumn(
-            column.name,
+            column.stored_name,
             column.type,
             column.description,
-            constraints=dg.TableColumnConstraints(nullable=column.nullable, unique=source.key == (column.name,)),
+            constraints=dg.TableColumnConstraints(nullable=column.nullable, unique=source.key == (column.stored_name,)),
         )
         for column in source.columns
     ]
 
 
 def _lineage(source: Source) -> dict[str, list[dg.TableColumnDep]]:
-    return {column.name: [dg.TableColumnDep(source.upstream_key, column.name)] for column in source.columns}
+    return {column.stored_name: [dg.TableColumnDep(source.upstream_key, column.name)] for column in source.columns}
 
 
-def _version(source: Source) -> str:
-    """Changes when what is stored would change: another declaration of columns or of time."""
-    declared = repr(([(column.name, column.type) for column in source.columns], source.event_time))
-    return blake2b(declared.encode(), digest_size=6).hexdigest()
+def _versions(source: Source) -> tuple[str, ...]:
+    """The version of a raw table's code, then others that store the same.
+
+    It changes when a stored pair would come out otherwise: with a required column, or with what time means. A nullable
+    column that is declared later is NULL in what was stored before, so it does not count, except where undeclared
+    columns are ignored: older files may hold it there, and are read again. Nor does the order of the columns.
+
+    Before, the version counted all columns in their order. A pair that was recorded so is as valid: with all columns,
+    or before nullable ones were declared at the end.
+    """
+    columns = [(column.name, column.type, *([column.zone] if column.zone else [])) for column in source.columns]
+    required = [one for one, column in zip(columns, source.columns, strict=True) if not column.nullable]
+    additive, whole = _digest(("required", sorted(required)), source), _digest(("all", sorted(columns)), source)
+    shortest = max([1, *(number for number, one in enumerate(columns, 1) if one in required)])
+    before = [_digest(columns[:end], source) for end in range(len(columns), shortest - 1, -1)]
+    first, second = (whole, additive) if source.undeclared_columns == "ignore" else (additive, whole)
+    return first, second, *before
+
+
+def _digest(columns: object, source: Source) -> str:
+    return blake2b(repr((columns, source.event_time)).encode(), digest_size=6).hexdigest()

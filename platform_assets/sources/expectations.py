@@ -5,7 +5,10 @@ that this module does it inside its functions.
  Every row is judged, none is sampled. An expectation about single rows holds for all rows exactly if it holds
 for each distinct value, so the distinct values of a whole run are validated at once, and the rows that carry
 an unexpected one are looked up afterwards. Any other expectation is validated partition by partition on all
-rows.
+rows. How values reach Great Expectations without being rounded says `ranks.py`.
+
+A missing value is no concern of an expectation about one column. A row of which one of two values is missing meets no
+comparison of the two, unless the expectation says `ignore_row_if="either_value_is_missing"`.
 """
 
 import os
@@ -18,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from platform_assets.sources.declaration import PARTITION_COLUMN, Expectation, Source
-from platform_assets.sources.inspection import TABLE, Candidate, Problem, opened, quoted
+from platform_assets.sources.inspection import TABLE, Candidate, Problem, opened
+from platform_assets.sources.ranks import Comparable, Values, comparable, holds_nan
+from resources.engine import quoted
 
 if TYPE_CHECKING:
-    import pandas as pd
     from great_expectations.core import ExpectationValidationResult
     from great_expectations.core.batch_definition import BatchDefinition
 
@@ -81,18 +85,24 @@ def _rows_against(
 ) -> Iterator[Problem]:
     accepted = {"accepted": list(candidate.accepted)}
     among = f"list_contains($accepted, {PARTITION_COLUMN})"
-    names = ", ".join(map(quoted, columns))
-    values = connection.execute(f"select distinct {names} from {TABLE} where {among}", accepted).df()
-    for expectation, result in _validated(candidate, values, expectations):
+    names = ", ".join(f"{quoted(name)} as c{at}" for at, name in enumerate(columns))
+    connection.execute(
+        "create or replace temp table judged as select row_number() over () - 1 as place, * "
+        f"from (select distinct {names} from {TABLE} where {among})",
+        accepted,
+    )
+    read = connection.execute("select * exclude (place) from judged order by place").fetchnumpy()
+    values = dict(zip(columns, read.values(), strict=True))
+    same = " and ".join(f"d.{quoted(name)} is not distinct from u.c{at}" for at, name in enumerate(columns))
+    first_values = ", ".join(f"u.c{at}" for at in range(len(columns)))
+    for expectation in expectations:
+        result, _ = _validated(candidate.source, expectation, values)
         if result.success:
             continue
-        connection.register("unexpected", values.loc[result.result["unexpected_index_list"]])
-        same = " and ".join(f"d.{name} is not distinct from u.{name}" for name in map(quoted, columns))
-        first_values = ", ".join(f"d.{quoted(name)}" for name in columns)
         found = connection.execute(
-            f"select {PARTITION_COLUMN}, count(*), min(row({first_values})) "
-            f"from {TABLE} d join unexpected u on {same} where {among} group by all",
-            accepted,
+            f"select {PARTITION_COLUMN}, count(*), min(row({first_values})) from {TABLE} d join judged u on {same} "
+            f"where {among} and list_contains($unexpected, u.place) group by all",
+            {**accepted, "unexpected": list(result.result["unexpected_index_list"])},
         )
         for partition, rows, first in found.fetchall():
             example = ", ".join(f"{name} {value}" for name, value in zip(columns, first, strict=True))
@@ -108,32 +118,39 @@ def _partition_against(
     used = dict.fromkeys(name for expectation in expectations for name in expectation.columns)
     names = ", ".join(map(quoted, used)) or PARTITION_COLUMN
     query = f"select {names} from {TABLE} where {PARTITION_COLUMN} = $partition"
-    rows = connection.execute(query, {"partition": partition}).df()
-    for expectation, result in _validated(candidate, rows, expectations):
+    values = connection.execute(query, {"partition": partition}).fetchnumpy()
+    for expectation in expectations:
+        if holds_nan(expectation, values):
+            yield _problem(expectation, partition, "the partition does not meet it, found NaN")
+            continue
+        result, given = _validated(candidate.source, expectation, values)
         if not result.success:
             found = result.result.get("observed_value", result.result.get("partial_unexpected_list"))
-            yield _problem(expectation, partition, f"the partition does not meet it, found {found}")
+            shown = given.shown(expectation.columns, found)
+            yield _problem(expectation, partition, f"the partition does not meet it, found {shown}")
 
 
 def _validated(
-    candidate: Candidate, rows: "pd.DataFrame", expectations: Sequence[Expectation]
-) -> "Iterator[tuple[Expectation, ExpectationValidationResult]]":
-    batch = _batches().get_batch({"dataframe": rows})
+    source: Source, expectation: Expectation, values: Values
+) -> "tuple[ExpectationValidationResult, Comparable]":
+    batches = _batches()  # Imported here first, without its warnings.
     from great_expectations.exceptions.exceptions import ExpectationNotFoundError
     from great_expectations.expectations.registry import get_expectation_impl
 
-    for expectation in expectations:
-        try:
-            declared = get_expectation_impl(expectation.type)(**expectation.arguments)
-        except (ExpectationNotFoundError, ValueError) as error:
-            raise _misdeclared(candidate.source, expectation, str(error)) from error
-        result = batch.validate(declared, result_format="COMPLETE")
-        # One error of the expectation itself, or one per metric that it needs.
-        raised = result.exception_info or {}
-        for info in (raised, *(value for value in raised.values() if isinstance(value, dict))):
-            if info.get("raised_exception"):
-                raise _misdeclared(candidate.source, expectation, str(info.get("exception_message")))
-        yield expectation, result
+    try:
+        implementation = get_expectation_impl(expectation.type)
+        given = comparable(expectation, {column.stored_name: column.type for column in source.columns}, values)
+        declared = implementation(**given.arguments)
+    except (ExpectationNotFoundError, ValueError) as error:
+        raise _misdeclared(source, expectation, str(error)) from error
+    batch = batches.get_batch({"dataframe": given.frame})
+    result = batch.validate(declared, result_format="COMPLETE")
+    # One error of the expectation itself, or one per metric that it needs.
+    raised = result.exception_info or {}
+    for info in (raised, *(value for value in raised.values() if isinstance(value, dict))):
+        if info.get("raised_exception"):
+            raise _misdeclared(source, expectation, str(info.get("exception_message")))
+    return result, given
 
 
 @cache

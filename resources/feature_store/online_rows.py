@@ -92,6 +92,9 @@ class OnlineRows(Protocol):
     def count(self, view: str) -> int:
         """How many keys of `view` there are."""
 
+    def views(self) -> list[str]:
+        """Every view that was ever materialized and of which there are keys."""
+
     def declaration(self, fingerprint: bytes) -> str | None:
         """The declaration of the schema with `fingerprint`, if rows of it were ever written."""
 
@@ -180,6 +183,14 @@ class SqliteRows:
                 .fetchone()
             )
         return int(count)
+
+    def views(self) -> list[str]:
+        """See `OnlineRows.views`; none where there is no store yet."""
+        if not Path(self.address).exists():
+            return []
+        with self._answering():
+            known = self._reader().execute("select view from generations order by view").fetchall()
+        return [view for (view,) in known if self.count(view)]
 
     def declaration(self, fingerprint: bytes) -> str | None:
         """See `OnlineRows.declaration`."""
@@ -276,6 +287,7 @@ class RedisRows:
         self._writer = client(_WRITE_SECONDS, Retry(ExponentialBackoff(), 2))
         self._write_newer = self._writer.register_script(_WRITE_NEWER)
         self._expire_unmarked = self._writer.register_script(_EXPIRE_UNMARKED)
+        self._claim_rows = self._reader.register_script(_CLAIM)
 
     def prepare(self) -> None:
         """See that the server answers."""
@@ -328,10 +340,25 @@ class RedisRows:
         """See `OnlineRows.count`; keys that Redis has forgotten by their age count until the next expiry."""
         return int(self._ask(self._reader.zcard, self._marks(view)))
 
+    def views(self) -> list[str]:
+        """See `OnlineRows.views`."""
+        known: list[bytes] = self._ask(self._reader.hkeys, self._generations)
+        return [view for view in sorted(name.decode() for name in known) if self.count(view)]
+
     def declaration(self, fingerprint: bytes) -> str | None:
         """See `OnlineRows.declaration`."""
         found = self._ask(self._reader.hget, self._declarations, fingerprint)
         return found.decode() if found else None
+
+    @property
+    def claim_key(self) -> str:
+        """The key of the claim on these rows."""
+        return (self._prefix + b"home").decode()
+
+    def claim(self, owner: str, words: str) -> str:
+        """Keep `words` as the claim on these rows of the home `owner`, unless another has one; returns the claim."""
+        found: bytes = self._ask(self._claim_rows, [self.claim_key], [owner, words])
+        return found.decode()
 
     def _expire(self, view: str, generation: int, as_of: int) -> int:
         marks, deleted = self._marks(view), 0
@@ -405,6 +432,13 @@ _WRITE_NEWER = """
         end
         redis.call('ZADD', KEYS[1], 'GT', ARGV[1], KEYS[number])
     end
+"""
+
+_CLAIM = """
+    local known = redis.call('GET', KEYS[1])
+    if known and cjson.decode(known).id ~= ARGV[1] then return known end
+    redis.call('SET', KEYS[1], ARGV[2])
+    return ARGV[2]
 """
 
 # What is newer than the instant gets the mark too, so that it is not looked at again.

@@ -1,7 +1,7 @@
 """How long training sets take and how much memory: `python -m tests.benchmarks.features [--feast-duckdb]`.
 
-Over the lake that `make demo` leaves behind in HEADWATER_HOME, which is only read. 100,000 of its sales, always the
-same, ask for every feature of `product_prices` and `household_habits` as of the moment of the sale:
+Over the lake that `make demo FULL=1` leaves behind in HEADWATER_HOME, which is only read. 100,000 of its sales, always
+the same, ask for every feature of `product_prices` and `household_habits` as of the moment of the sale:
 
 - this store against DuckDB's ASOF join by hand, in turn; by hand as one writes it, and with this store's way of
   computing the end of the local week;
@@ -314,7 +314,9 @@ def main() -> None:
         return
     lake = Warehouse.of(environment)
     if not {view.table for view in views()} <= set(lake.tables()):
-        raise SystemExit(f"the lake in {environment.home} lacks the marts of the retail year: run make demo first")
+        raise SystemExit(
+            f"the lake in {environment.home} lacks the marts of the retail year: run make demo FULL=1 first"
+        )
     with tempfile.TemporaryDirectory() as made:
         compared(Path(made), environment, given.feast_duckdb)
         with lake.reader() as connection:

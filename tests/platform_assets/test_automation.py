@@ -12,6 +12,13 @@ from dagster._core.definitions.partitions.context import partition_loading_conte
 
 from platform_assets.automation import when_upstream_complete
 from platform_assets.completeness import Completeness
+from platform_assets.conditions import (
+    ComesAgainCondition,
+    OvertakenCondition,
+    PartitionEndedCondition,
+    UpstreamUnknownCondition,
+    UpstreamUnsettledCondition,
+)
 from platform_assets.partition_checker.verdicts import report, verified_check
 from platform_assets.partitions import same_time
 
@@ -304,3 +311,28 @@ def test_the_daemon_and_the_web_server_can_read_every_condition() -> None:
     text = dg.serialize_value(condition)
     read = subprocess.run([sys.executable, "-c", reads], input=text, capture_output=True, text=True, check=True)
     assert read.stdout.strip() == str(condition)
+
+
+def test_nothing_is_asked_for_while_what_it_reads_is_declared_nowhere() -> None:
+    """As when another code location does not load: Dagster takes what is declared nowhere for never missing."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        for day in FIRST_WEEK:
+            instance.report_runless_asset_event(dg.AssetMaterialization("days", partition=day))
+        alone, whole = dg.Definitions(assets=[weeks]), dg.Definitions(assets=[upstream, weeks])
+        found = dg.evaluate_automation_conditions(alone, instance)
+        assert found.total_requested == 0
+        found = dg.evaluate_automation_conditions(whole, instance, cursor=found.cursor)
+        assert found.get_requested_partitions(dg.AssetKey("weeks")) == {"2017-01-02"}
+
+
+def test_conditions_keep_their_names() -> None:
+    """What automation remembers of a home is kept by them: under another it would look for the first time."""
+    conditions = {
+        "comes_again": ComesAgainCondition(),
+        "overtaken": OvertakenCondition(),
+        "partition_ended(hours=6)": PartitionEndedCondition(hours=6.0),
+        "upstream_unknown": UpstreamUnknownCondition(),
+        "upstream_unsettled": UpstreamUnsettledCondition(),
+    }
+    assert {condition.name for condition in conditions.values()} == conditions.keys()
+    assert all(condition.description for condition in conditions.values())

@@ -6,6 +6,7 @@ import dagster as dg
 import pytest
 
 from platform_assets import partitions as p
+from platform_assets.calendars import HOUR_FORMAT
 
 
 def upstream(
@@ -19,7 +20,7 @@ def upstream(
 
 def hours(zone: str) -> dg.HourlyPartitionsDefinition:
     return dg.HourlyPartitionsDefinition(
-        "2017-01-01-00:00", end_date="2018-01-01-00:00", timezone=zone, fmt=p.HOUR_FORMAT
+        "2017-01-01-00:00", end_date="2018-01-01-00:00", timezone=zone, fmt=HOUR_FORMAT
     )
 
 

@@ -3,8 +3,8 @@
 import dagster as dg
 import pytest
 
+from platform_assets.calendars import HOUR_FORMAT
 from platform_assets.operations.graph import Graph, Node
-from platform_assets.partitions import HOUR_FORMAT
 from platform_assets.spans import SelectionError, Span, assets_named, pair_named, pairs_named, runs_of_same
 
 DAYS = dg.DailyPartitionsDefinition("2017-03-01", end_date="2017-03-11")

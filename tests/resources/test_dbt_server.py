@@ -9,8 +9,6 @@ from pathlib import Path
 
 from tests.patience import wait
 
-PATIENCE_SECONDS = 60
-
 HOLDER = """
     import sys, time
     from resources import dbt_server
@@ -68,8 +66,8 @@ def test_commands_run_side_by_side_and_end_with_their_client_and_the_server_with
         assert running[0].stdout.read() == ""
         assert running[1].poll() is None
         process.kill()
-        assert running[1].wait(PATIENCE_SECONDS) == 1
-        wait("the server to end", lambda: not lives(command[-1]), PATIENCE_SECONDS)
+        assert running[1].wait() == 1
+        wait("the server to end", lambda: not lives(command[-1]))
         for client in running:
             client.communicate()
     finally:

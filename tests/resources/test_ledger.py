@@ -24,9 +24,9 @@ from resources.ledger import (
     mark_of,
     schema_columns,
     schema_text,
-    stored_files,
     sum_of,
 )
+from tests.patience import PATIENCE_SECONDS
 
 NAME = "shop/product_days"
 RAW = Input("shop/raw_sales", "2017-01-01", "id-of-raw", "content-of-raw")
@@ -163,7 +163,7 @@ def test_a_receipt_comes_back_as_it_was_recorded(ledger: Ledger) -> None:
     assert ledger.current(NAME) == {"2017-01-01": kept}
     standings = ledger.standings()[NAME]
     assert (standings.rows[0], standings.snapshots[0]) == (None, None)
-    assert stored_files(standings.files[0]) == files
+    assert ledger.stored_files(standings.files[0]) == files
     assert not standings.forged.any()
 
 
@@ -241,18 +241,31 @@ def test_a_failed_run_leaves_its_error_on_what_it_did_not_record(ledger: Ledger)
     ledger.begin({NAME: ["2017-01-01", "2017-01-02"]}, "run-1")
     ledger.record([DAY])
     ledger.begin({NAME: ["2017-01-03"]}, "run-2")
-    ledger.failed("run-1", "division by zero")
+    ledger.failed("run-1", "division by zero", [NAME])
     assert sorted((tried.partition, tried.error) for tried in ledger.attempts()) == [
         ("2017-01-02", "division by zero"),
         ("2017-01-03", ""),
     ]
 
 
+def test_why_a_single_pair_was_refused_is_not_lost_in_what_is_said_of_the_run(ledger: Ledger) -> None:
+    ledger.begin({NAME: ["2017-01-01", "2017-01-02"], "shop/other": ["2017-01-01"]}, "run-1")
+    ledger.refused("run-1", NAME, {"2017-01-02": "file a.csv: line 7"})
+    ledger.failed("run-1", "1 partition refused", [NAME])
+    ledger.failed("run-1", "disk full", ["shop/other"])
+    ledger.refused("run-2", NAME, {"2017-01-01": "not mine"})
+    assert {(tried.asset, tried.partition): tried.error for tried in ledger.attempts()} == {
+        (NAME, "2017-01-01"): "1 partition refused",
+        (NAME, "2017-01-02"): "file a.csv: line 7",
+        ("shop/other", "2017-01-01"): "disk full",
+    }
+
+
 def test_a_later_attempt_takes_the_place_of_an_earlier_one(ledger: Ledger) -> None:
     ledger.begin({NAME: ["2017-01-01"]}, "run-1")
-    ledger.failed("run-1", "division by zero")
+    ledger.failed("run-1", "division by zero", [NAME])
     ledger.begin({NAME: ["2017-01-01"]}, "run-2")
-    ledger.failed("run-1", "again")
+    ledger.failed("run-1", "again", [NAME])
     assert ledger.attempts() == [Attempt(NAME, "2017-01-01", "run-2", "")]
     ledger.begin({NAME: []}, "run-3")
     ledger.begin({}, "run-3")
@@ -306,7 +319,7 @@ def test_environments_share_a_database_and_nothing_else(ledger: Ledger) -> None:
     ledger.record([DAY])
     ledger.begin({NAME: ["2017-01-02"]}, "run-1")
     other = Ledger(uri=ledger.uri, environment="dev-a")
-    other.failed("run-1", "not mine")
+    other.failed("run-1", "not mine", [NAME])
     other.begin({NAME: ["2017-01-02"]}, "run-9")
     assert (other.standings(), other.current(NAME), other.history(NAME, "2017-01-01")) == ({}, {}, [])
     assert ledger.attempts() == [Attempt(NAME, "2017-01-02", "run-1", "")]
@@ -326,7 +339,7 @@ def test_writers_at_the_same_time_lose_nothing(ledger: Ledger) -> None:
 
 def side_by_side(work: Callable[[str, str], None]) -> None:
     """Let two runs do the same work at the same time, several times over."""
-    together = threading.Barrier(2, timeout=3)
+    together = threading.Barrier(2, timeout=PATIENCE_SECONDS)
 
     def repeat(run: str) -> None:
         for number in range(15):

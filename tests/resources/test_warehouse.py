@@ -11,6 +11,7 @@ import pytest
 
 from resources.environment import Environment
 from resources.warehouse import Commit, LakeError, PhysicalPartition, TableName, Warehouse
+from tests.patience import PATIENCE_SECONDS
 
 SALES = TableName("commerce", "sales")
 RUN = Commit("run-1", "commerce/sales")
@@ -168,7 +169,7 @@ def test_a_disk_that_fills_while_writing_loses_nothing(warehouse: Warehouse) -> 
     previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     process = context.Process(target=_write_beyond_the_limit, args=(warehouse, said))
     process.start()
-    message = said.get(timeout=60)
+    message = said.get(timeout=PATIENCE_SECONDS)
     process.join()
     signal.signal(signal.SIGXFSZ, previous)
     assert "commerce.sales" in message

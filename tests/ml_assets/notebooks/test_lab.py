@@ -77,12 +77,14 @@ def server(environment: Environment, tmp_path: Path) -> Iterator[Server]:
         log.open("w") as said,
         subprocess.Popen(command, env=variables, cwd=tmp_path, stdout=said, stderr=said) as lab_,
     ):
-        runtime = environment.jupyter / "runtime"
-        wait("JupyterLab", lambda: bool(list(runtime.glob("jpserver-*.json"))) or lab_.poll() is not None, 60)
-        assert lab_.poll() is None, log.read_text()
-        (info,) = [json.loads(path.read_text()) for path in runtime.glob("jpserver-*.json")]
-        yield Server(f"http://127.0.0.1:{port}", info["token"], guard)
-        lab_.terminate()
+        try:
+            runtime = environment.jupyter / "runtime"
+            wait("JupyterLab", lambda: bool(list(runtime.glob("jpserver-*.json"))) or lab_.poll() is not None)
+            assert lab_.poll() is None, log.read_text()
+            (info,) = [json.loads(path.read_text()) for path in runtime.glob("jpserver-*.json")]
+            yield Server(f"http://127.0.0.1:{port}", info["token"], guard)
+        finally:
+            lab_.terminate()
 
 
 def test_it_asks_for_its_token_and_reports_nothing_home(server: Server) -> None:

@@ -22,6 +22,7 @@ from resources.environment import REPOSITORY
 from resources.ledger import Ledger
 from resources.warehouse import TableName
 from tests.ml_assets.notebooks.market import FOLDS, WEEKS, Market, household_weeks, product_weeks
+from tests.patience import PATIENCE_SECONDS
 
 # MLflow's own tables use a loader strategy that SQLAlchemy retires.
 pytestmark = [
@@ -108,7 +109,7 @@ def executed(market: Market, tmp_path_factory: pytest.TempPathFactory) -> Execut
             patch.setenv(name, value)
         patch.setenv("PYTHONPATH", os.pathsep.join([str(market.code), str(REPOSITORY / "tests" / "guard")]))
         patch.setenv("HW_GUARD_LOG", str(log))
-        client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(folder)}})
+        client = NotebookClient(notebook, timeout=PATIENCE_SECONDS, resources={"metadata": {"path": str(folder)}})
         client.execute(env=dict(os.environ))
     return Executed(notebook, folder, before, log.read_text() if log.exists() else "")
 

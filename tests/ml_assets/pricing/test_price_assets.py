@@ -10,6 +10,7 @@ import pytest
 
 from ml_assets.pricing import elasticity
 from ml_assets.pricing.price_assets import plausible, priced
+from tests.evaluations import evaluations_of
 from tests.ml_assets.pricing.market import FOLDS, UNFORECAST, Market, failure
 
 pytestmark = pytest.mark.xdist_group("market")
@@ -17,8 +18,8 @@ pytestmark = pytest.mark.xdist_group("market")
 WEEK = FOLDS[-3]
 
 
-def verdicts(result: dg.ExecuteInProcessResult) -> list[dg.AssetCheckEvaluation]:
-    return sorted(result.get_asset_check_evaluations(), key=lambda one: one.partition or "")
+def verdicts(market: Market, result: dg.ExecuteInProcessResult) -> list[dg.AssetCheckEvaluation]:
+    return sorted(evaluations_of(market.instance, result.run_id), key=lambda one: one.partition or "")
 
 
 @pytest.mark.parametrize("name", ["price_elasticities", "price_recommendations", "demand_backtest"])
@@ -93,14 +94,14 @@ def test_the_web_ui_shows_what_changes_what_it_brings_in_and_why(market: Market)
 
 def test_stored_prices_are_judged_again_and_one_past_the_rules_is_named(market: Market) -> None:
     rows = pa.Table.from_pylist(market.stored("price_recommendations", WEEK))
-    (before,) = verdicts(market.build("price_recommendations", [WEEK], check_only="keeps_rules"))
+    (before,) = verdicts(market, market.build("price_recommendations", [WEEK], check_only="keeps_rules"))
     assert (before.passed, before.blocking) == (True, True)
     prices = rows["price_usd"].to_pylist()
     first = rows["product_id"][0].as_py()
     changed = rows.set_column(rows.column_names.index("price_usd"), "price_usd", pa.array([3 * prices[0], *prices[1:]]))
     market.deliver("price_recommendations", changed)
     try:
-        (after,) = verdicts(market.build("price_recommendations", [WEEK], check_only="keeps_rules"))
+        (after,) = verdicts(market, market.build("price_recommendations", [WEEK], check_only="keeps_rules"))
     finally:
         market.deliver("price_recommendations", rows)
     assert not after.passed

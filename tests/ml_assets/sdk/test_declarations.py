@@ -12,17 +12,17 @@ import pytest
 
 from ml_assets.sdk.assets import project_assets
 from ml_assets.sdk.declaration_error import DeclarationError
-from ml_assets.sdk.declarations import Gate, Model, OneOf, Search, Window
+from ml_assets.sdk.declarations import Gate, Model, OneOf, Query, Search, Window
 from ml_assets.sdk.feature_source import LakeFeatures
 from ml_assets.sdk.lightgbm_trainer import LightGBM
-from ml_assets.sdk.windows import Reads, merged, upstream_keys
+from ml_assets.sdk.windows import Calendar, Reads, merged, upstream_keys
 from platform_assets.partition_checker.checker import PartitionChecker
-from platform_assets.partitions import offset
+from platform_assets.partitions import offset, since
 from resources.environment import Environment
 from resources.feature_store.point_in_time import Feature, View
 from resources.model_registry import ModelRegistry
 from resources.warehouse import TableName, Warehouse
-from tests.ml_assets.sdk.bakery import FACT_FEATURES, FACTS, FOLD_CALENDAR, SALES_CALENDAR
+from tests.ml_assets.sdk.bakery import FACT_FEATURES, FACTS, FOLD_CALENDAR, LOAVES, SALES_CALENDAR, weekly
 from tests.ml_assets.sdk.lightgbm_project import BREAD, SALES
 from tests.ml_assets.sdk.sklearn_project import BUSY
 
@@ -126,7 +126,7 @@ def test_the_graph_is_complete_and_each_model_has_a_blocking_gate_by_fold(enviro
     for spec in specs_of(BREAD, BUSY):
         assert spec.description
         assert spec.owners == ["team:commerce"]
-        assert spec.group_name == "commerce"
+        assert spec.group_name in {f"commerce_{one}" for one in (BREAD.name, BUSY.name, BREAD.training_set.name)}
         assert spec.kinds
         assert spec.automation_condition
         assert spec.code_version
@@ -186,3 +186,48 @@ def test_declaring_a_project_imports_nothing_heavy(environment: Environment) -> 
     )
     assert loaded.returncode == 0, loaded.stderr
     assert HEAVY.isdisjoint(loaded.stdout.split())
+
+
+def labelled_by(calendar: Calendar, first: int = 0, last: int = 0) -> Query:
+    return Query(SALES.labels.sql, {"baked": Reads(LOAVES, calendar, first, last)})
+
+
+def live(kind: type[Calendar] = dg.WeeklyPartitionsDefinition, **more: int) -> Calendar:
+    return kind(start_date="2017-01-02", timezone="America/New_York", **more)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("calendar", "labels", "words"),
+    [
+        (weekly("2017-01-02", "2017-05-01"), labelled_by(SALES_CALENDAR), "until 2017-04-24 .* and 2017-05-01"),
+        (live(day_offset=1), labelled_by(SALES_CALENDAR), "until 2017-04-24"),
+        (since("2017-01-02", live(day_offset=1), ahead=1), labelled_by(live(day_offset=1)), "and .* is needed"),
+        (
+            since("2017-01-02", SALES_CALENDAR, ahead=1),
+            labelled_by(SALES_CALENDAR),
+            "and 2017-05-01 00:00 EDT",
+        ),
+        (live(day_offset=1), labelled_by(live(day_offset=1), last=1), "is needed"),
+        (SALES_CALENDAR, labelled_by(SALES_CALENDAR, last=3), "is needed"),
+    ],
+)
+def test_a_training_set_that_reaches_past_its_labels_is_refused(calendar: Calendar, labels: Query, words: str) -> None:
+    with pytest.raises(DeclarationError, match=f"reaches past its labels: .*loaves.* {words}"):
+        replace(SALES, calendar=calendar, labels=labels)
+
+
+@pytest.mark.parametrize(
+    ("calendar", "labels"),
+    [
+        (live(day_offset=1), labelled_by(live(day_offset=1))),
+        (live(day_offset=0), labelled_by(live(dg.DailyPartitionsDefinition))),
+        (live(day_offset=1), labelled_by(live(dg.MonthlyPartitionsDefinition))),
+        (SALES_CALENDAR, labelled_by(live(day_offset=1), last=4)),
+        (SALES_CALENDAR, labelled_by(weekly("2017-01-02", "2017-04-17"), first=-2, last=-1)),
+    ],
+)
+def test_labels_that_come_with_the_calendar_are_accepted_and_the_model_may_reach_ahead(
+    calendar: Calendar, labels: Query
+) -> None:
+    declared = replace(SALES, calendar=calendar, labels=labels)
+    replace(BREAD, training_set=declared, calendar=since("2017-03-06", SALES_CALENDAR, ahead=1))

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
+import duckdb
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ from ml_assets.sdk.feature_views import (
     RequestSource,
     StartOf,
 )
+from platform_assets.partitions import CALENDARS
 from resources.warehouse import Warehouse
 
 SHOP = Entity("shop", "shop_id", "BIGINT", "One shop.")
@@ -63,7 +65,14 @@ def transform(**changed: Any) -> OnRequestTransform:
         (lambda: replace(VIEW, name="Shop Sales"), "view 'Shop Sales': name 'Shop Sales'; use words in lower case"),
         (lambda: replace(VIEW, name="a__b"), "single underscores"),
         (lambda: replace(VIEW, team="nobody"), "unknown team 'nobody'"),
-        (lambda: replace(VIEW, grain="hourly"), "view 'shop_sales': grain is 'hourly'; allowed: daily, weekly"),
+        (
+            lambda: replace(VIEW, grain="yearly"),
+            "view 'shop_sales': grain is 'yearly'; allowed: hourly, daily, weekly, monthly",
+        ),
+        (
+            lambda: replace(VIEW, team="webtoon", source="webtoon/hours", grain="hourly"),
+            "the local time of an hour does not tell when it ends",
+        ),
         (lambda: replace(VIEW, source="shop_days"), "source 'shop_days' names no mart; write team/entity"),
         (lambda: replace(VIEW, source="nobody/shop_days"), "team 'nobody' has no 'daily' calendar"),
         (lambda: replace(VIEW, ttl=timedelta()), "view 'shop_sales': ttl is 0:00:00"),
@@ -167,3 +176,35 @@ def test_a_transform_gives_the_same_in_a_batch_and_row_by_row(rows: list[tuple[f
     columns = {"planned_usd": [plan for plan, _ in rows], "sales_usd": [sold for _, sold in rows]}
     by_row = [one.of_row({"planned_usd": plan, "sales_usd": sold, "shop_id": 1}) for plan, sold in rows]
     assert one.of_columns(columns) == {"share": by_row}
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "America/Havana", "America/Sao_Paulo", "Australia/Lord_Howe"])
+@pytest.mark.parametrize(
+    ("grain", "make"),
+    [
+        ("daily", dg.DailyPartitionsDefinition),
+        ("weekly", dg.WeeklyPartitionsDefinition),  # of Sundays
+        ("monthly", dg.MonthlyPartitionsDefinition),
+    ],
+)
+@pytest.mark.parametrize("time", [StartOf("day"), EndOf("day")])
+def test_a_row_is_known_when_its_own_day_week_or_month_begins_or_ends_whatever_its_length(
+    zone: str,
+    grain: str,
+    make: type[dg.TimeWindowPartitionsDefinition],
+    time: StartOf | EndOf,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calendar = make(start_date="2017-01-01", end_date="2018-01-07", timezone=zone)  # type: ignore[call-arg]
+    monkeypatch.setitem(CALENDARS["commerce"], grain, calendar)  # type: ignore[arg-type]
+    view = replace(VIEW, grain=grain, timestamp=time)
+    keys = calendar.get_partition_keys()
+    with duckdb.connect() as connection:
+        rows = connection.execute(f"select {view.event_sql} from (select unnest(?)::date as day)", [list(keys)])
+        found = [moment.astimezone(UTC) for (moment,) in rows.fetchall()]
+    assert found == [view.known_at(key) for key in keys]
+    assert [view.known_since(key) for key in keys[1:]] == (
+        [view.known_at(key) for key in keys[:-1]]
+        if isinstance(time, StartOf)
+        else [calendar.time_window_for_partition_key(key).start.astimezone(UTC) for key in keys[1:]]
+    )

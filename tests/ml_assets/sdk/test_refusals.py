@@ -96,7 +96,7 @@ def test_a_damaged_registry_is_named_by_whoever_reads_it(rolls: Bakery) -> None:
             Scorer.of_champion(ROLLS, rolls.warehouse, rolls.registry, MOMENT)
         for stage in (KEYS.version, KEYS.champion, KEYS.predictions):
             said = failures(rolls.build([FIRST], stage))
-            assert f"RegistryError: {ROLLS.registered_name} {FIRST}: the model registry {rolls.registry.uri}" in said
+            assert f"RegistryError: {ROLLS.registered_name} {FIRST}: the model registry {file}" in said
     # Once the database has been put back, what had failed is made again.
     healed = rolls.train(ROLLS, [FIRST])
     assert healed.success, failures(healed)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import dagster as dg
 import duckdb
@@ -193,3 +194,30 @@ def test_a_fold_before_which_too_little_is_known_is_refused() -> None:
 def test_reading_relative_partitions_is_declared() -> None:
     assert Reads(FACTS, SALES_CALENDAR, -2, -1).keys(SALES_CALENDAR, WEEKS[3]) == WEEKS[1:3]
     assert Reads(FACTS, None).keys(SALES_CALENDAR, WEEKS[3]) is None
+
+
+def test_a_partition_of_which_no_labels_can_be_there_is_refused_and_not_filled(lake: Warehouse) -> None:
+    growing = dg.WeeklyPartitionsDefinition(WEEKS[0], timezone=SALES_CALENDAR.timezone, day_offset=1)
+    declared = replace(
+        SALES,
+        calendar=growing,
+        labels=Query(
+            SALES.labels.sql, {name: replace(read, calendar=growing) for name, read in SALES.labels.reads.items()}
+        ),
+        unlabelled=0.0,
+    )
+    started = growing.time_window_for_partition_key(WEEK).start
+    words = f"{WEEK} has no labels: .*loaves has partitions until {WEEK}"
+    with dg.partition_loading_context(started + timedelta(days=3)), pytest.raises(MissingPartition, match=words):
+        rows_of(lake, declared)
+    with dg.partition_loading_context(started + timedelta(days=7)):
+        assert rows_of(lake, declared).num_rows == 20
+
+
+def test_a_closed_day_of_the_labels_has_none(lake: Warehouse) -> None:
+    closed = dg.DailyPartitionsDefinition("2017-12-01", end_date="2018-01-01", exclusions=["0 0 25 12 *"])
+    every = dg.DailyPartitionsDefinition("2017-12-01", end_date="2018-01-01")
+    read = Reads(LOAVES, closed)
+    assert read.lacks(every, "2017-12-24") == ""
+    assert read.lacks(every, "2017-12-31") == ""
+    assert read.lacks(every, "2017-12-25") == "has no partition of that time"

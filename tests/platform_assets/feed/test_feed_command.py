@@ -45,7 +45,7 @@ def test_the_table_counts_what_was_unchanged_and_progress_goes_to_standard_error
     assert result.exit_code == 0, result.output
     assert "unchanged" in result.stdout
     assert "webtoon.series" in result.stdout
-    assert "1/1" in result.stderr
+    assert "webtoon.series: done" in result.stderr
     assert "1/1" not in result.stdout
 
 

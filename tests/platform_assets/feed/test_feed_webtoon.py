@@ -7,8 +7,9 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from platform_assets.calendars import HOUR_FORMAT
 from platform_assets.feed import webtoon
-from platform_assets.partitions import HOUR_FORMAT, WEBTOON_HOURLY
+from platform_assets.partitions import WEBTOON_HOURLY
 from platform_assets.sources.declaration import Source
 from platform_assets.sources.webtoon import EPISODES, READS, SERIES
 

@@ -1,7 +1,7 @@
 """A step computes what has to be computed, in order, confirms the rest, and leaves a receipt for all of it."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import dagster as dg
 import numpy as np
@@ -15,6 +15,7 @@ from platform_assets.operations.graph import Graph, Node
 from platform_assets.partition_checker.build import Build
 from platform_assets.partition_checker.inspection import Inspector
 from platform_assets.partition_checker.kept import Kept
+from platform_assets.partition_checker.requirements import BoolArray
 from platform_assets.partition_checker.states import Damage, State
 from platform_assets.partitions import same_time
 from resources.environment import Environment
@@ -355,6 +356,24 @@ def test_a_run_with_the_cut_off_confirms_what_is_as_it_was(built: Shop) -> None:
     assert shown["computed"].value == "no: all that it reads is as it was"
     assert {day: built.event("sums", day).metadata["plot"] for day in (DAY, NEXT)} == plots
     assert built.event("sums", NEXT).metadata["dagster/row_count"].value == len(DAYS)
+
+
+def test_a_pair_that_another_run_records_meanwhile_keeps_that_receipt_and_its_readers_are_computed(
+    built: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    confirm, theirs = Build._confirm, replace(built.receipts("evens")[DAY], checksum="other", run_id="another")
+
+    def overtaken(self: Build, name: str, pairs: BoolArray) -> None:
+        if name == "shop/evens":
+            built.ledger.record([theirs])
+        confirm(self, name, pairs)
+
+    monkeypatch.setattr(Build, "_confirm", overtaken)
+    assert built.build("evens", "sums", first=DAY, tags=CUT).success
+    assert built.receipts("evens")[DAY].run_id == "another"
+    assert built.computed == [f"sums@{DAY}"]
+    (read,) = [one for one in built.receipts("sums")[DAY].inputs if one.partition == DAY]
+    assert read.content == theirs.read_as
 
 
 def test_a_table_without_partitions_that_is_confirmed_goes_on_showing_its_plot(built: Shop) -> None:

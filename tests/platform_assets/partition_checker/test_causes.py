@@ -42,7 +42,10 @@ def test_what_was_never_built_leads_to_the_nearest_pair_it_waits_for(built: Shop
 
 def test_what_was_never_built_though_it_could_be_says_so(shop: Shop) -> None:
     (line,) = chain(shop, "sales", DAY)
-    assert line.endswith("though all that it needs is there: build it")
+    assert "though all that it needs is there: no run was ever to build it" in line
+    assert line.endswith(
+        f"headwater plan shop/sales --unhealthy --partitions {DAY} -o plan.json, then headwater recover plan.json"
+    )
 
 
 def test_a_verified_pair_whose_input_is_lost_since_says_that_it_could_not_be_built_again(built: Shop) -> None:

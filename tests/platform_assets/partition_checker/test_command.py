@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from click.testing import CliRunner, Result
 from platform_assets.operations.graph import workspace_graph
 from platform_assets.operations.services import instance_settings, open_instance
 from platform_assets.partition_checker.command import check
+from platform_assets.partition_checker.orphans_command import forget
 from resources.environment import Environment
 from resources.lake_catalog import LakeCatalog
 from resources.warehouse import Commit, TableName, Warehouse
@@ -131,7 +134,49 @@ def test_what_does_not_exist_is_a_usage_error_that_says_what_does(
 
 def test_a_catalog_that_cannot_be_read_is_an_error_that_says_what_to_do(prepared: Environment) -> None:
     Path(prepared.lake_catalog.removeprefix("sqlite:")).unlink()
-    done = run(PRODUCTS)
-    assert done.exit_code == 1
+    command = [sys.executable, "-c", "from platform_assets.cli import main; main()", "check", PRODUCTS]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
     assert "Error: the lake's catalog cannot be read" in done.stderr
     assert "headwater prepare" in done.stderr
+
+
+def test_what_no_location_declares_is_listed_and_removed_on_demand(prepared: Environment) -> None:
+    table = TableName("commerce", "renamed_since")
+    Warehouse.of(prepared).replace_partitions(table, None, pa.table({"n": [1]}), Commit("somebody", ""))
+    shown = run("commerce").stdout
+    assert "commerce/renamed_since is orphaned: no code location declares it" in shown
+    assert "headwater forget ASSET" in shown
+    orphaned = [pair for pair in json.loads(run("--json").stdout) if pair["state"] == "orphaned"]
+    assert [pair["asset"] for pair in orphaned] == ["commerce/renamed_since"]
+    assert "orphaned" not in run("webtoon").stdout
+
+    def asked(*arguments: str) -> Result:
+        return CliRunner().invoke(forget, arguments)
+
+    assert "is declared: it is no orphan" in asked(PRODUCTS, "--yes").output
+    assert "nothing is stored of commerce/nothing; orphaned: commerce/renamed_since" in asked("commerce/nothing").output
+    assert "would remove commerce/renamed_since" in asked("commerce/renamed_since").output
+    assert table in Warehouse.of(prepared).tables()
+    assert "removed commerce/renamed_since" in asked("commerce/renamed_since", "--yes").output
+    assert table not in Warehouse.of(prepared).tables()
+
+
+def test_what_a_removed_team_left_is_removed_by_its_name(prepared: Environment) -> None:
+    warehouse = Warehouse.of(prepared)
+    left = [TableName("travel", "raw_trips"), TableName("travel", "trip_days")]
+    for table in left:
+        warehouse.replace_partitions(table, None, pa.table({"n": [1]}), Commit("somebody", ""))
+
+    def asked(*arguments: str) -> Result:
+        return CliRunner().invoke(forget, arguments)
+
+    assert "is declared: it is no orphan" in asked("travel", "commerce", "--yes").output
+    assert set(left) <= set(warehouse.tables()), "one name was refused, and something was removed"
+    assert [orphan["removed"] for orphan in json.loads(asked("travel", "--json").output)] == [False, False]
+    removed = json.loads(asked("travel", "travel/trip_days", "--yes", "--json").output)
+    assert [(orphan["asset"], orphan["removed"]) for orphan in removed] == [
+        ("travel/raw_trips", True),
+        ("travel/trip_days", True),
+    ]
+    assert not set(left) & set(warehouse.tables())

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import dagster as dg
 import pytest
 
-from platform_assets.automation import VERIFIED
+from platform_assets.automation import CUT_OFF, VERIFIED
 from platform_assets.partition_checker.inspection import Inspector, Wanted
 from platform_assets.partition_checker.reconcile import (
     HEALTH,
@@ -182,7 +182,9 @@ def test_stored_pairs_without_a_receipt_are_adopted_on_request_only(logged: Shop
     assert logged.receipts("evens")[DAY].run_id.startswith("reconciling")
 
 
-def materialized(shop: Shop, config: Mapping[str, object] | None = None) -> dg.ExecuteInProcessResult:
+def materialized(
+    shop: Shop, config: Mapping[str, object] | None = None, tags: Mapping[str, str] | None = None
+) -> dg.ExecuteInProcessResult:
     """Run the asset that reconciles, over the shop and itself."""
     health = list(build_reconciliation().assets or [])
     steps = [shop.step(step) for step in STEPS]
@@ -192,6 +194,7 @@ def materialized(shop: Shop, config: Mapping[str, object] | None = None) -> dg.E
         instance=shop.instance,
         resources={"warehouse": shop.warehouse, "checker": checker},
         run_config={"ops": {"platform__unhealthy_pairs": {"config": config}}} if config else None,
+        tags=tags,
     )
 
 
@@ -215,6 +218,17 @@ def test_the_asset_lists_the_unhealthy_pairs_in_the_lake_and_counts_them(logged:
     assert shown["pairs verified"].value == PAIRS - 3
     assert materialized(logged, {"adopt": True}).success
     assert logged.pair("sums", NEXT).state is State.VERIFIED
+
+
+def test_automation_reconciles_anew_each_time_though_nothing_that_the_asset_reads_changes(logged: Shop) -> None:
+    for lost in (0, 1):
+        assert materialized(logged, tags={CUT_OFF: "true"}).success
+        event = logged.instance.get_latest_materialization_event(HEALTH)
+        assert event
+        assert event.asset_materialization
+        assert event.asset_materialization.metadata["computed"].value == "yes"
+        assert ("pairs lost" in event.asset_materialization.metadata) is bool(lost)
+        logged.file("evens", DAY).unlink(missing_ok=True)
 
 
 def test_the_check_can_be_run_by_hand_for_some_partitions(logged: Shop) -> None:
@@ -246,9 +260,9 @@ def test_a_pair_that_a_run_is_building_fails_no_check_until_that_run_has_ended(l
     said = "it is in storage, and no receipt says how it came there"
     assert (pair.state, pair.reason) == (State.UNRECORDED, f"{said}; run going is building it now")
     assert found.verdicts == 0
-    logged.ledger.failed("going", "it broke")
+    logged.ledger.failed("going", "it broke", ["shop/evens"])
     assert reconciled(logged).verdicts == 1
-    assert verdicts(logged, "evens") == [(DAY, False, f"unrecorded: {said}")]
+    assert verdicts(logged, "evens") == [(DAY, False, f"unrecorded: {said}; run going failed: it broke")]
 
 
 def test_a_pair_that_is_recorded_between_the_two_looks_is_healthy(

@@ -83,7 +83,9 @@ def test_a_pair_without_a_receipt_is_missing_late_failed_or_unrecorded() -> None
     assert (first(failed).state, first(failed).reason) == (State.FAILED, "run 1 failed: boom")
     stored = replace(failed, stored=3)
     assert (first(stored).state, first(stored).rows) == (State.UNRECORDED, 3)
-    assert first(stored).reason == "it is in storage, and no receipt says how it came there"
+    said = "it is in storage, and no receipt says how it came there"
+    assert first(stored).reason == f"{said}; run 1 failed: boom"
+    assert first(replace(stored, failed=None)).reason == said
     assert first(replace(stored, damage=GONE)).state == State.FAILED
 
 

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +9,13 @@ import dagster as dg
 import pytest
 
 from platform_assets.automation import CUT_OFF
+from platform_assets.partition_checker.deep import read_again
+from platform_assets.partition_checker.states import State
 from platform_assets.sources.arrival import find_arrivals, materialization, recorded_versions
 from platform_assets.sources.assets import DELIVERY, EXPECTATIONS, build_raw, build_sources, build_upstream
 from platform_assets.sources.catalogue import SOURCES
 from platform_assets.sources.declaration import Column, Source, expect
+from platform_assets.sources.landing import MARKER
 from resources.environment import Environment
 from resources.ledger import Input, Ledger
 from resources.warehouse import TableName, Warehouse
@@ -113,7 +117,7 @@ def test_every_source_has_an_upstream_asset_a_raw_table_checks_and_its_team_a_se
         assert raw.partitions_def == specs[source.upstream_key].partitions_def == source.partitions
         for spec in (raw, specs[source.upstream_key]):
             assert spec.owners == [f"team:{source.team}"]
-            assert spec.group_name == source.team
+            assert spec.group_name == f"{source.team}_sources"
             assert spec.kinds
             assert "One row per" in (spec.description or "")
             assert [c.name for c in spec.metadata["dagster/column_schema"].columns] == [
@@ -295,7 +299,8 @@ def test_a_receipt_names_the_delivery_that_was_read_and_a_refused_partition_has_
     assert (receipt.rows, receipt.run_id) == (3, run.run_id)
     (attempt,) = ledger.attempts()
     assert (attempt.partition, attempt.run_id) == (DAYS[1], run.run_id)
-    assert "source commerce.sales: 1 partitions refused" in attempt.error
+    assert attempt.error.startswith(f"partition {DAYS[1]}: ")
+    assert "_SUCCESS" in attempt.error
 
 
 def test_with_the_cut_off_a_delivery_that_is_as_it_was_is_confirmed_and_passes_its_checks_anew(
@@ -318,12 +323,79 @@ def test_with_the_cut_off_a_delivery_that_is_as_it_was_is_confirmed_and_passes_i
         check = dg.AssetCheckKey(SALES.raw_key, name)
         infos = instance.event_log_storage.get_asset_check_partition_info([check])
         assert {info.partition_key: info.is_current for info in infos} == dict.fromkeys(DAYS[:2], True)
-        assert statuses(instance, SALES, name)[DAYS[0]] == (True, "the delivery is as it was")
+        assert statuses(instance, SALES, name)[DAYS[0]] == (True, None)
 
 
-def test_the_code_version_changes_with_the_declared_columns_only() -> None:
+def test_the_code_version_changes_with_the_required_columns_only() -> None:
     def version(source: Source) -> str | None:
         return build_raw(source).get_asset_spec(source.raw_key).code_version
 
     assert version(SALES) == version(replace(SALES, description="One row per basket and product, anew."))
-    assert version(SALES) != version(replace(SALES, columns=SALES.columns[:-1]))
+    assert version(SALES) != version(replace(SALES, columns=_but(SALES, "is_member")))
+    assert version(SALES) == version(replace(SALES, columns=_but(SALES, "note")))
+
+
+def _but(source: Source, name: str) -> tuple[Column, ...]:
+    return tuple(column for column in source.columns if column.name != name)
+
+
+def state_of(instance: dg.DagsterInstance, source: Source, warehouse: Warehouse, day: str) -> State:
+    """How a pair of the raw table stands, its rows read again."""
+    checker = checker_of(
+        Environment.current(), {"platform_assets": [build_upstream(source), build_raw(source)]}, warehouse=warehouse
+    )
+    inspector, name = checker.inspector(instance), "/".join(source.raw_key.path)
+    pairs = inspector.judged({name: None})[name].pairs()
+    (found,) = read_again(
+        inspector, inspector.graph.named[name], [one for one in pairs if one.partition == day], lambda read: None
+    )
+    return found.state
+
+
+def test_a_correction_with_the_size_and_the_time_of_before_makes_its_pair_outdated(
+    build: Build, deliver: Any, sales_rows: Any, warehouse: Warehouse, instance: dg.DagsterInstance
+) -> None:
+    source = replace(SALES, file_format="csv")
+    file = deliver(source, sales_rows(source, DAYS[0]), DAYS[0])
+    arrive(instance, source)
+    assert build(source, DAYS[0]).success
+    assert state_of(instance, source, warehouse, DAYS[0]) is State.VERIFIED
+    stat = file.stat()
+    file.write_bytes(file.read_bytes().replace(b"100,7", b"900,7"))
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    (file.parent / MARKER).touch()
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+    arrive(instance, source)
+    assert state_of(instance, source, warehouse, DAYS[0]) is State.OUTDATED
+    assert build(source, DAYS[0]).success
+    assert state_of(instance, source, warehouse, DAYS[0]) is State.VERIFIED
+
+
+def test_a_delivery_recorded_with_another_number_of_rows_is_the_one_that_was_read(
+    build: Build, deliver: Any, sales_rows: Any, warehouse: Warehouse, instance: dg.DagsterInstance
+) -> None:
+    deliver(SALES, sales_rows(SALES, DAYS[0]), DAYS[0])
+    (found,) = find_arrivals([SALES], Environment.current().landing, lambda source: {}, {}).arrivals
+    counted = replace(found.fingerprint, data_version=found.fingerprint.data_version.replace("3-", "5-", 1))
+    instance.report_runless_asset_event(materialization(replace(found, fingerprint=counted)))
+    assert build(SALES, DAYS[0]).success
+    assert state_of(instance, SALES, warehouse, DAYS[0]) is State.VERIFIED
+    arrive(instance, SALES)
+    assert state_of(instance, SALES, warehouse, DAYS[0]) is State.VERIFIED
+
+
+def test_what_is_in_the_way_of_one_partition_refuses_it_by_name_and_the_others_are_stored(
+    build: Build, deliver: Any, sales_rows: Any, warehouse: Warehouse, instance: dg.DagsterInstance
+) -> None:
+    for day in DAYS:
+        deliver(SALES, sales_rows(SALES, day), day)
+    folder = SALES.partition_dir(Environment.current().landing, DAYS[0])
+    (folder / "part-1.parquet").mkdir()
+    marker = SALES.partition_dir(Environment.current().landing, DAYS[2]) / MARKER
+    marker.unlink()
+    marker.symlink_to(MARKER)
+    message = failure(build(SALES, *DAYS))
+    assert "source commerce.sales: 2 partitions refused" in message
+    assert f"partition {DAYS[0]}, file part-1.parquet: it is a folder, not a file" in message
+    assert f"partition {DAYS[2]}: {marker} cannot be read: its symbolic links lead in a circle" in message
+    assert rows_in(warehouse, SALES) == {DAYS[1]: 3}

@@ -3,12 +3,15 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+import dagster as dg
 import pytest
 
 from platform_assets.sources.catalogue import SOURCES, source_named
 from platform_assets.sources.commerce import PROMOTIONS, TRANSACTIONS
 from platform_assets.sources.declaration import Column, EventTime, Source, expect
 from platform_assets.teams import TEAMS
+
+HOURS = dg.HourlyPartitionsDefinition("2017-01-01-00:00", timezone="America/New_York")
 
 
 @pytest.mark.parametrize(
@@ -22,10 +25,25 @@ from platform_assets.teams import TEAMS
         ({"columns": (Column("a", "TEXT", "A."),)}, "column 'a' has type 'TEXT'; use one of BIGINT"),
         ({"columns": (Column("a", "BIGINT", ""),)}, "column 'a' has no description"),
         ({"columns": (Column("a", "BIGINT", "A."),) * 2}, "column 'a' is declared more than once"),
-        ({"columns": (Column("partition_key", "BIGINT", "A."),)}, "is added by the platform"),
+        (
+            {"columns": (Column("week", "BIGINT", "A."), Column("Week", "BIGINT", "B."))},
+            "columns 'week' and 'Week' differ by case alone",
+        ),
+        ({"columns": (Column(" ", "BIGINT", "A."),)}, "column ' ' has no name"),
+        ({"columns": (Column("a", "BIGINT", "A.", allow_nan=True),)}, "is BIGINT, which holds no NaN"),
+        ({"columns": (Column("a", "TIMESTAMP", "A.", zone="Mars/Base"),)}, "is TIMESTAMP with zone 'Mars/Base'"),
+        ({"columns": (Column("a", "DATE", "A.", zone="UTC"),)}, "is DATE with zone 'UTC'"),
         ({"key": ("basket",)}, "key names column 'basket', which is not declared"),
         ({"event_time": EventTime("at", "UTC")}, "event_time names column 'at'"),
         ({"partitions": None}, "event_time without partitions"),
+        (
+            {"partitions": dg.HourlyPartitionsDefinition("2017-01-01-00:00", timezone="Australia/Lord_Howe")},
+            "the zone's clocks are set by other than one hour",
+        ),
+        (
+            {"partitions": HOURS, "event_time": EventTime("week", "America/New_York")},
+            "event_time 'week' is local time of America/New_York, which comes twice around 2017-11-05 01:00 EST",
+        ),
         (
             {"expectations": (expect("column_values_to_be_between", column="price"),)},
             "expect_column_values_to_be_between names column 'price'",
@@ -39,6 +57,20 @@ from platform_assets.teams import TEAMS
 def test_a_declaration_that_contradicts_itself_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises((ValueError, KeyError), match=re.escape(message)):
         replace(TRANSACTIONS, **change)
+
+
+def test_a_column_has_no_other_zone_than_the_event_time_says() -> None:
+    at = TRANSACTIONS.columns[-1]
+    columns = (*TRANSACTIONS.columns[:-1], replace(at, zone="America/New_York"))
+    with pytest.raises(ValueError, match="has zone 'America/New_York', but another as event_time"):
+        replace(TRANSACTIONS, columns=columns)
+    assert TRANSACTIONS.zone_of(at) == "UTC"
+
+
+def test_a_column_that_is_called_as_the_lakes_own_is_stored_under_another_name() -> None:
+    source = replace(TRANSACTIONS, columns=(*TRANSACTIONS.columns, Column("Partition_Key", "BIGINT", "A.")))
+    assert source.stored_columns["delivered_Partition_Key"] == "BIGINT"
+    assert source.stored_columns["partition_key"] == "VARCHAR"
 
 
 def test_every_source_is_known_by_its_name_and_no_two_share_one() -> None:
@@ -70,6 +102,13 @@ def test_a_day_is_bounded_by_the_clocks_of_the_stores_in_the_zone_of_the_column(
     day: str, start: datetime, end: datetime
 ) -> None:
     assert TRANSACTIONS.event_bounds(day) == (start, end)
+
+
+def test_two_hours_of_one_name_are_bounded_apart_in_utc() -> None:
+    hourly = replace(TRANSACTIONS, partitions=HOURS)
+    first, second = (hourly.event_bounds(f"2017-11-05-01:00{offset}") for offset in ("", "-0500"))
+    assert first == (datetime(2017, 11, 5, 5), datetime(2017, 11, 5, 6))
+    assert second == (datetime(2017, 11, 5, 6), datetime(2017, 11, 5, 7))
 
 
 def test_a_column_recorded_in_local_time_is_bounded_by_local_time() -> None:

@@ -170,7 +170,7 @@ def test_a_row_with_too_few_values_is_named_by_its_line(
     file.write_text(file.read_text() + "1,2,3\n")
     problem = only(inspected(sales))
     assert problem.rule == "readable"
-    assert "Line: 5" in problem.message
+    assert "line 5 has 3 values, the header names 6 columns" in problem.message
 
 
 def test_a_renamed_column_is_missing_under_one_name_and_undeclared_under_the_other(

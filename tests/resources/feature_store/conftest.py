@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from resources.feature_store.online_rows import OnlineRows, open_rows
+from tests.patience import PATIENCE_SECONDS
 
 # Read before the environment of a test takes the variables of the platform away.
 REDIS_URL = os.environ.get("HEADWATER_TEST_REDIS_URL", "redis://127.0.0.1:6379/0")
@@ -33,7 +34,7 @@ def redis_place() -> Iterator[Place]:
     """
     import redis
 
-    client = redis.Redis.from_url(REDIS_URL, socket_connect_timeout=3)
+    client = redis.Redis.from_url(REDIS_URL, socket_connect_timeout=PATIENCE_SECONDS)
     try:
         client.ping()
     except redis.RedisError as error:

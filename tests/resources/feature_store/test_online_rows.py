@@ -17,6 +17,7 @@ import pytest
 from resources.feature_store.entity_keys import EntityKeys
 from resources.feature_store.online_rows import OnlineRows, OnlineStoreError, RedisRows, open_rows
 from resources.feature_store.packed_rows import RowSchema
+from tests.patience import SOON_SECONDS, slowness
 from tests.resources.feature_store.conftest import Place
 
 VIEW, OTHER = "shop/customers", "shop/customer_days"
@@ -308,7 +309,7 @@ def test_environments_in_one_redis_do_not_see_each_other(redis_place: Place) -> 
     assert others.count(VIEW) == 0
 
 
-def test_a_redis_that_is_not_there_is_reported_within_a_second() -> None:
+def test_a_redis_that_is_not_there_is_reported_soon() -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         address = f"redis://127.0.0.1:{nobody.getsockname()[1]}/0"
@@ -316,16 +317,16 @@ def test_a_redis_that_is_not_there_is_reported_within_a_second() -> None:
         began = time.monotonic()
         with pytest.raises(OnlineStoreError, match=rf"{address} does not answer .*HEADWATER_ONLINE_STORE names it"):
             rows.read(keys_of(1))
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < SOON_SECONDS * slowness()
 
 
-def test_a_redis_that_accepts_and_never_answers_is_reported_within_a_second() -> None:
+def test_a_redis_that_accepts_and_never_answers_is_reported_soon() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         rows = open_rows(f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
         began = time.monotonic()
         with pytest.raises(OnlineStoreError, match="does not answer"):
             rows.read(keys_of(1))
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < SOON_SECONDS * slowness()
 
 
 def test_a_password_in_the_address_is_refused_and_not_shown() -> None:

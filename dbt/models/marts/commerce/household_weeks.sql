@@ -2,7 +2,7 @@ with baskets as (
 
     select
         *,
-        cast(date_trunc('week', day) as date) as week
+        cast({{ week_of('day') }} as date) as week
     from {{ window_of(ref('baskets')) }}
 
 ),

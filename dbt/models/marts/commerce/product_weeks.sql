@@ -2,7 +2,7 @@ with lines as (
 
     select
         *,
-        cast(date_trunc('week', sold_on) as date) as week
+        cast({{ week_of('sold_on') }} as date) as week
     from {{ window_of(ref('int_transactions_priced')) }}
     where line_kind = 'merchandise'
 

@@ -1,7 +1,7 @@
 with active as (
 
     select distinct
-        cast(date_trunc('week', day) as date) as week,
+        cast({{ week_of('day') }} as date) as week,
         reader_id
     from {{ window_of(ref('reader_days')) }}
 

@@ -16,7 +16,7 @@ renamed as (
         cast(retail_disc as decimal(18, 2)) as retail_discount_usd,
         cast(coupon_disc as decimal(18, 2)) as coupon_discount_usd,
         cast(coupon_match_disc as decimal(18, 2)) as coupon_match_discount_usd,
-        {{ local_time('transaction_timestamp', 'America/New_York') }} as sold_at,
+        {{ local_time('transaction_timestamp') }} as sold_at,
         partition_key
     from source
 

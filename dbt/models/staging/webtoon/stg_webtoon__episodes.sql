@@ -9,7 +9,7 @@ renamed as (
     select
         series_id,
         episode_number,
-        {{ local_time('released_at', 'Asia/Seoul') }} as released_at,
+        {{ local_time('released_at') }} as released_at,
         is_paid,
         coins
     from source

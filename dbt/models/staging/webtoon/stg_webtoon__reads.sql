@@ -11,7 +11,7 @@ renamed as (
         reader_id,
         series_id,
         episode_number,
-        {{ local_time('started_at', 'Asia/Seoul') }} as started_at,
+        {{ local_time('started_at') }} as started_at,
         seconds_read,
         completion,
         is_paid,
