@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from platform_assets.operations.patience import Patience
+from platform_assets.operations.patience import Pace, Patience
 
 PATIENCE_SECONDS = 600
 """Without any movement; generous, as a test that passes never waits for it."""
@@ -17,10 +17,10 @@ SOON_SECONDS = 10
 
 def wait(what: str, done: Callable[[], bool], moves: Callable[[], object] = lambda: None) -> None:
     """Look at `done` until it holds; fail, naming `what`, once `moves` has said the same for too long."""
-    patience = Patience(PATIENCE_SECONDS)
+    patience, pace = Patience(PATIENCE_SECONDS), Pace(0.1)
     while not done():
         assert not patience.over(moves()), f"nothing moved for {PATIENCE_SECONDS} s while waiting for {what}"
-        time.sleep(0.1)
+        pace.rest()
 
 
 def slowness() -> float:

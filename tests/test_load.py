@@ -4,12 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.load import main
-from tests.patience import wait
+from tests.patience import PATIENCE_SECONDS, wait
 
 
 def children(of: int) -> list[int]:
@@ -21,6 +21,16 @@ def children(of: int) -> list[int]:
                 found.append(int(folder.name))
         except (FileNotFoundError, ProcessLookupError):
             continue
+    return found
+
+
+def named(mark: str) -> list[int]:
+    """The processes with `mark` in their command lines."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if folder.name.isdigit() and mark.encode() in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
     return found
 
 
@@ -36,16 +46,19 @@ def gone(process: int) -> bool:
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc, to look at processes")
 
 
-def test_the_commands_exit_code_is_told_and_nothing_stays_behind() -> None:
-    before = set(children(os.getpid()))
-    assert main(["--processes", "2", "--", sys.executable, "-c", "raise SystemExit(7)"]) == 7
-    assert set(children(os.getpid())) <= before
+LOAD = [sys.executable, "-m", "tests.load", "--processes", "2", "--"]
+REPOSITORY = Path(__file__).parents[1]
+
+
+def test_the_commands_exit_code_is_told_and_nothing_stays_behind(tmp_path: Path) -> None:
+    command = [*LOAD, sys.executable, "-c", f"raise SystemExit(7)  # {tmp_path}"]
+    assert subprocess.run(command, cwd=REPOSITORY, timeout=PATIENCE_SECONDS).returncode == 7
+    assert named(str(tmp_path)) == []
 
 
 @pytest.mark.parametrize("ended_by", [signal.SIGKILL, signal.SIGTERM])
 def test_processes_are_busy_and_end_with_whoever_made_them(ended_by: signal.Signals) -> None:
-    command = [sys.executable, "-m", "tests.load", "--processes", "2", "--", "sleep", "100000"]
-    load = subprocess.Popen(command, cwd=Path(__file__).parents[1])
+    load = subprocess.Popen([*LOAD, "sleep", "100000"], cwd=REPOSITORY)
     wait("two busy processes and the command", lambda: len(children(load.pid)) == 3)
     wait("the command to run", lambda: any(map(sleeps, children(load.pid))))
     mine = children(load.pid)

@@ -1,13 +1,16 @@
-"""Automation looks again when something has happened, and not for the sake of looking.
+"""Sensors rest after a look, and automation looks again when something has happened, not for the sake of looking.
 
 Dagster evaluates every condition of every asset each few seconds, whether or not anything has moved since: on an idle
-instance a fifth of a core. Belongs here: what may change the outcome of a look, and whether one is due. Not here: what
-a look does, which is Dagster's, and how often one may be (`automation.py`).
+instance a fifth of a core, and on a busy machine, where a look takes longer than the pause, a core for each sensor.
+Belongs here: what may change the outcome of a look, and whether one is due. Not here: what a look does, which is
+Dagster's, and how often one may be at most (`automation.py`).
 """
 
 import functools
+import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import dagster as dg
@@ -16,6 +19,8 @@ from dagster._core.scheduler.instigation import InstigatorTick, TickStatus
 from dagster._core.workspace.context import BaseWorkspaceRequestContext, IWorkspaceProcessContext
 from dagster._core.workspace.workspace import CodeLocationEntry
 from dagster._daemon.asset_daemon import AssetDaemon
+
+from platform_assets.operations.patience import rest
 
 AT_LEAST_EVERY_SECONDS = 60.0
 """The clock moves too: partitions begin, and pairs become late."""
@@ -67,9 +72,46 @@ class Looks:
             self._settled.pop(sensor, None)
 
 
+class Rests:
+    """Until when each sensor rests, for as long as its last look needs."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+
+    def now(self, sensor: str) -> bool:
+        """Whether `sensor` rests at this moment."""
+        return time.monotonic() < self._until.get(sensor, 0.0)
+
+    @contextmanager
+    def after(self, sensor: str) -> Iterator[None]:
+        """A look of `sensor`, which rests afterwards."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            ended = time.monotonic()
+            self._until[sensor] = ended + rest(ended - began, 0.0)
+
+
+def resting(tick: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+    """`tick` of a sensor, left out while it rests."""
+    rests = Rests()
+
+    @functools.wraps(tick)
+    def ticked(
+        process: IWorkspaceProcessContext[Any], logger: logging.Logger, sensor: RemoteSensor, *rest: Any
+    ) -> list[Any]:
+        if rests.now(sensor.selector_id):
+            return []
+        with rests.after(sensor.selector_id):
+            return tick(process, logger, sensor, *rest)
+
+    return ticked
+
+
 def when_due(tick: Callable[..., Any]) -> Callable[..., Any]:
-    """`tick`, left out while nothing has happened since one that led to nothing."""
-    looks = Looks()
+    """`tick` of automation, left out while it rests, and while nothing has happened since one that led to nothing."""
+    looks, rests = Looks(), Rests()
 
     @functools.wraps(tick)
     def ticked(
@@ -83,10 +125,13 @@ def when_due(tick: Callable[..., Any]) -> Callable[..., Any]:
         if sensor is None:
             tick(daemon, process, workspace, repository, sensor, crash_flags)
             return
+        if rests.now(sensor.selector_id):
+            return
         began, clock = time.monotonic(), time.time()
         seen = Seen.now(process.instance, workspace.get_code_location_entries())
         if looks.is_due(sensor.selector_id, seen, began):
-            tick(daemon, process, workspace, repository, sensor, crash_flags)
+            with rests.after(sensor.selector_id):
+                tick(daemon, process, workspace, repository, sensor, crash_flags)
             ticks = process.instance.get_ticks(sensor.get_remote_origin_id(), sensor.selector_id, limit=1)
             # Dagster may have left it out: then the newest tick is of before, and has not seen this.
             settled = any(one.timestamp >= clock and _asked_for_nothing(one) for one in ticks)

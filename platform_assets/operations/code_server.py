@@ -30,19 +30,29 @@ def wait_until_gone(serves: Callable[[], bool], look: Callable[[], None] = lambd
         look()
 
 
-def _serves() -> bool:
-    """Whether a server that this process has started lives."""
-    for child in psutil.Process().children():
-        try:
-            if child.status() != psutil.STATUS_ZOMBIE and "grpc" in child.cmdline():
-                return True
-        except psutil.Error:
-            continue  # it has ended
-    return False
+class Server:
+    """The server that this process has started; the one known is asked first, as finding it asks every process."""
+
+    def __init__(self) -> None:
+        self._known: psutil.Process | None = None
+
+    def serves(self) -> bool:
+        """Whether one lives."""
+        if self._known is None or not _lives(self._known):
+            self._known = next(filter(_lives, psutil.Process().children()), None)
+        return self._known is not None
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether a process is a server, and has not ended."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE and "grpc" in process.cmdline()
+    except psutil.Error:
+        return False
 
 
 def _watch() -> None:
-    wait_until_gone(_serves)
+    wait_until_gone(Server().serves)
     print("the server with the definitions ended: killed, or out of memory", file=sys.stderr, flush=True)
     os._exit(1)
 

@@ -1,9 +1,9 @@
-"""Dagster's own daemon: shorter pauses between two looks at the backfills, no look of automation in vain, warm workers.
+"""Dagster's own daemon: shorter pauses between two looks at the backfills, no look in vain, warm workers.
 
 Dagster 1.13 looks every 30 s and has no setting for it. A backfill through seven stages (raw, hourly, daily, weekly,
 features, training, models) would wait more than three minutes for nothing but that pause. Nor does it look whether the
 worker of a run that has not started yet lives: it waits for the whole time that a run may take to start. Belongs here:
-both, when automation looks (`automation_looks.py`), and starting what `run_launcher.py` forks workers from. Everything
+both, when sensors look (`automation_looks.py`), and starting what `run_launcher.py` forks workers from. Everything
 else is `dagster-daemon`.
 """
 
@@ -12,11 +12,12 @@ import logging
 import dagster as dg
 from dagster._core.storage.dagster_run import RunRecord
 from dagster._daemon import controller
+from dagster._daemon import sensor as sensors
 from dagster._daemon.asset_daemon import AssetDaemon
 from dagster._daemon.cli import main
 from dagster._daemon.monitoring import run_monitoring
 
-from platform_assets.operations.automation_looks import when_due
+from platform_assets.operations.automation_looks import resting, when_due
 from platform_assets.operations.run_launcher import WarmRunLauncher, warm_up
 
 PAUSE_SECONDS = 5
@@ -41,6 +42,7 @@ def monitor_starting_run(instance: dg.DagsterInstance, run_record: RunRecord, lo
 if __name__ == "__main__":
     controller.DEFAULT_DAEMON_INTERVAL_SECONDS = PAUSE_SECONDS
     run_monitoring.monitor_starting_run = monitor_starting_run
+    sensors._process_tick = resting(sensors._process_tick)
     AssetDaemon._process_auto_materialize_tick = when_due(  # type: ignore[method-assign]
         AssetDaemon._process_auto_materialize_tick
     )

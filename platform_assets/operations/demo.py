@@ -21,7 +21,7 @@ from platform_assets.operations.client import BackfillStatus, Client
 from platform_assets.operations.demo_extent import Extent, Selection
 from platform_assets.operations.graph import UNPARTITIONED, Graph, code_locations, ranges
 from platform_assets.operations.milestones import BEGUN, reached
-from platform_assets.operations.patience import Patience
+from platform_assets.operations.patience import Pace, Patience
 from platform_assets.operations.services import open_instance, running
 from platform_assets.partition_checker.causes import Causes
 from platform_assets.partition_checker.checker import PartitionChecker
@@ -227,7 +227,7 @@ class _Work:
         """Wait for the end of a backfill of `missing`, telling of each milestone that it reaches."""
         task = self.progress.add_task("  pairs", total=None)
         moves = self._moves(lambda: f"for backfill {backfill}: {self._causes(self.pairs.missing())}")
-        materialized, left = -1, missing
+        pace, materialized, left = Pace(_LOOK_SECONDS), -1, missing
         while True:
             status = self.client.backfill(backfill)
             if status.materialized != materialized or status.ended:
@@ -239,7 +239,7 @@ class _Work:
                 return status
             self.progress.update(task, completed=status.materialized, total=status.targeted)
             moves(status)
-            time.sleep(_LOOK_SECONDS)
+            pace.rest()
 
     def _left(self, missing: Missing) -> Missing:
         built = self.pairs.built()
@@ -252,10 +252,10 @@ class _Work:
         left = look()
         total = _count(left)
         task = self.progress.add_task(f"  {name}", total=total)
-        moves = self._moves(lambda: waits(left))
+        moves, pace = self._moves(lambda: waits(left)), Pace(_LOOK_SECONDS)
         while left:
             moves(_count(left))
-            time.sleep(_LOOK_SECONDS)
+            pace.rest()
             left = look()
             self.progress.update(task, completed=total - _count(left))
         self.progress.remove_task(task)

@@ -1,11 +1,38 @@
-"""Giving up on what does not move: the one rule for every wait of ours.
+"""Looking again and again: how long to rest in between, and when to give up. The rules for every wait of ours.
 
-Belongs here: counting the time in which nothing moved. Not here: what counts as movement, which whoever waits says.
-A time since the start says nothing of a machine that is slow; a time without movement does.
+Belongs here: counting the time in which nothing moved, and the time that a look took. Not here: what counts as
+movement, which whoever waits says. A time since the start says nothing of a machine that is slow; a time without
+movement does. Nor does a fixed pause: on a slow machine looking would take what is left for what is waited for.
 """
 
 import time
 from dataclasses import dataclass, field
+
+REST = 3
+"""Times as long as a look took: looking takes a quarter of a core at most, however slow the machine is."""
+
+
+def rest(took: float, least: float) -> float:
+    """Seconds to rest after a look.
+
+    Args:
+        took: seconds that the look took.
+        least: seconds to rest after the quickest one.
+    """
+    return max(least, REST * took)
+
+
+@dataclass
+class Pace:
+    """Looks with rests in between, of `least` seconds or as much longer as the looks need."""
+
+    least: float
+    _woke: float = field(default_factory=time.monotonic)
+
+    def rest(self) -> None:
+        """Sleep, by how long the look since the last sleep took."""
+        time.sleep(rest(time.monotonic() - self._woke, self.least))
+        self._woke = time.monotonic()
 
 
 @dataclass

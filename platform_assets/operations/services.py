@@ -26,7 +26,7 @@ import yaml
 
 from platform_assets.operations.client import Client
 from platform_assets.operations.graph import code_locations
-from platform_assets.operations.patience import Patience
+from platform_assets.operations.patience import Pace, Patience
 from platform_assets.operations.privacy import PRIVATE
 from platform_assets.operations.upgrades import STEPS
 from resources.dbt import Dbt
@@ -182,7 +182,7 @@ class Services(Client):
         Raises:
             ServiceError: one ended, or all of them idle.
         """
-        patience = Patience(_PATIENCE_SECONDS)
+        patience, pace = Patience(_PATIENCE_SECONDS), Pace(_LOOK_SECONDS)
         while not is_ready():
             self._refuse_ended()
             if patience.over(self._cpu_seconds() // (_WORKING_SHARE * _PATIENCE_SECONDS)):
@@ -190,7 +190,7 @@ class Services(Client):
                     f"Dagster does not answer, and has worked at nothing for {_PATIENCE_SECONDS} s; "
                     f"see {_logs(self._environment)}"
                 )
-            time.sleep(_LOOK_SECONDS)
+            pace.rest()
 
     def wait(self) -> None:
         """Block until the person presses Ctrl-C.

@@ -4,7 +4,6 @@ Belongs here: what must hold before a plan is launched, launching it, following 
 (`roots.py`, `planning.py`), building pairs (the steps do, and the early cut-off is theirs).
 """
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import dagster as dg
 from platform_assets.automation import CUT_OFF
 from platform_assets.operations.client import BackfillStatus, Client, DagsterRefused
 from platform_assets.operations.graph import GraphError
-from platform_assets.operations.patience import Patience
+from platform_assets.operations.patience import Pace, Patience
 from platform_assets.operations.services import ServiceError, running, running_at
 from platform_assets.partition_checker.checker import PLAN
 from platform_assets.partition_checker.inspection import Inspector
@@ -112,7 +111,7 @@ def follow(backfill: str, client: Client, report: Callable[[BackfillStatus], Non
     Raises:
         RecoveryRefused: Dagster has stopped answering; the recovery goes on when it runs again.
     """
-    patience = Patience(_SILENCE_SECONDS)
+    patience, pace = Patience(_SILENCE_SECONDS), Pace(_LOOK_SECONDS)
     while True:
         try:
             status = client.backfill(backfill)
@@ -127,7 +126,7 @@ def follow(backfill: str, client: Client, report: Callable[[BackfillStatus], Non
             report(status)
             if status.ended:
                 return status
-        time.sleep(_LOOK_SECONDS)
+        pace.rest()
 
 
 @contextmanager

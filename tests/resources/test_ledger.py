@@ -298,7 +298,7 @@ def test_a_launch_that_breaks_off_leaves_nothing(ledger: Ledger) -> None:
 
 
 def test_of_two_that_launch_at_the_same_time_the_second_sees_the_first(ledger: Ledger) -> None:
-    together = threading.Barrier(2)
+    together = threading.Barrier(2, timeout=PATIENCE_SECONDS)
 
     def launch(plan: Recovery) -> list[str]:
         together.wait()

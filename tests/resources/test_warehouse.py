@@ -141,10 +141,15 @@ def test_names_and_keys_are_quoted_into_sql(warehouse: Warehouse) -> None:
     assert warehouse.partitions(table)[key].rows == 4
 
 
-def _write_beyond_the_limit(warehouse: Warehouse, said: "multiprocessing.Queue[str]") -> None:
+def _where(warehouse: Warehouse) -> dict[str, str]:
+    """What another process opens the same lake by."""
+    return {"catalog": warehouse.catalog, "data": warehouse.data, "extensions": warehouse.extensions}
+
+
+def _write_beyond_the_limit(where: dict[str, str], said: "multiprocessing.Queue[str]") -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))
     try:
-        warehouse.replace_partitions(
+        Warehouse(**where).replace_partitions(
             SALES,
             DAYS,
             lambda lake: lake.sql(
@@ -160,18 +165,15 @@ def _write_beyond_the_limit(warehouse: Warehouse, said: "multiprocessing.Queue[s
 
 
 def test_a_disk_that_fills_while_writing_loses_nothing(warehouse: Warehouse) -> None:
-    import signal
-
     warehouse.replace_partitions(SALES, DAYS, rows_of(DAYS), RUN)
     before = warehouse.checksums(SALES)
-    context = multiprocessing.get_context("fork")
+    # Python ignores the signal that tells of the limit, so that the write fails as on a full disk.
+    context = multiprocessing.get_context("spawn")
     said: multiprocessing.Queue[str] = context.Queue()
-    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    process = context.Process(target=_write_beyond_the_limit, args=(warehouse, said))
+    process = context.Process(target=_write_beyond_the_limit, args=(_where(warehouse), said))
     process.start()
     message = said.get(timeout=PATIENCE_SECONDS)
     process.join()
-    signal.signal(signal.SIGXFSZ, previous)
     assert "commerce.sales" in message
     assert "what was stored before is intact" in message
     assert warehouse.checksums(SALES) == before
@@ -189,8 +191,7 @@ def _write_concurrently(warehouse: Warehouse, times: int) -> None:
     warehouse.replace_partitions(SALES, DAYS, rows_of(DAYS), RUN)
     before = warehouse.snapshot()
     context = multiprocessing.get_context("spawn")
-    where = {"catalog": warehouse.catalog, "data": warehouse.data, "extensions": warehouse.extensions}
-    writers = [context.Process(target=_write_often, args=(where, day, times)) for day in DAYS]
+    writers = [context.Process(target=_write_often, args=(_where(warehouse), day, times)) for day in DAYS]
     for writer in writers:
         writer.start()
     reads = 0

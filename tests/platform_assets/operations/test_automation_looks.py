@@ -11,7 +11,8 @@ from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.scheduler.instigation import TickData, TickStatus
 from dagster._utils.error import SerializableErrorInfo
 
-from platform_assets.operations.automation_looks import AT_LEAST_EVERY_SECONDS, when_due
+from platform_assets.operations import automation_looks
+from platform_assets.operations.automation_looks import AT_LEAST_EVERY_SECONDS, resting, when_due
 
 SENSOR = SimpleNamespace(selector_id="selector", get_remote_origin_id=lambda: "origin")
 
@@ -54,7 +55,15 @@ class Daemon:
 
 
 @pytest.fixture
-def daemon() -> Iterator[Daemon]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The time in seconds, `now`: it stands still, so that looks take none, unless a test moves it."""
+    clock = SimpleNamespace(now=1_000.0)
+    monkeypatch.setattr(automation_looks, "time", SimpleNamespace(monotonic=lambda: clock.now, time=time.time))
+    return clock
+
+
+@pytest.fixture
+def daemon(clock: SimpleNamespace) -> Iterator[Daemon]:
     with dg.instance_for_test() as instance:
         yield Daemon(instance)
 
@@ -114,10 +123,9 @@ def test_one_that_a_person_stopped_is_followed_by_another(daemon: Daemon) -> Non
     assert [daemon.look(), daemon.look()] == [True, True]
 
 
-def test_the_time_that_passes_is_looked_at(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_that_passes_is_looked_at(daemon: Daemon, clock: SimpleNamespace) -> None:
     daemon.look()
-    later = time.monotonic() + AT_LEAST_EVERY_SECONDS
-    monkeypatch.setattr(time, "monotonic", lambda: later)
+    clock.now += AT_LEAST_EVERY_SECONDS
     assert [daemon.look(), daemon.look()] == [True, False]
 
 
@@ -125,3 +133,40 @@ def test_each_sensor_looks_for_itself_and_what_is_no_sensor_always(daemon: Daemo
     other = SimpleNamespace(selector_id="other", get_remote_origin_id=lambda: "origin")
     assert [daemon.look(), daemon.look(other), daemon.look(None), daemon.look(None)] == [True] * 4
     assert daemon.look() is False
+
+
+def test_after_a_look_that_took_long_automation_rests_longer(daemon: Daemon, clock: SimpleNamespace) -> None:
+    def slowly() -> None:
+        materialize(daemon)
+        clock.now += 4
+
+    daemon.meanwhile = slowly
+    assert [daemon.look(), daemon.look()] == [True, False]
+    clock.now += 11.9
+    assert daemon.look() is False
+    clock.now += 0.2
+    assert daemon.look() is True
+
+
+def test_every_sensor_rests_after_its_own_looks_and_after_failures_too(clock: SimpleNamespace) -> None:
+    seen: list[str] = []
+
+    def slowly(process: object, logger: object, sensor: Any, *rest: object) -> list[object]:
+        seen.append(sensor.selector_id)
+        clock.now += 2
+        if sensor.selector_id == "broken":
+            raise OSError("broken")
+        return [*rest]
+
+    tick = resting(slowly)
+
+    def look(sensor: str) -> list[object]:
+        return tick(None, None, SimpleNamespace(selector_id=sensor), "state")
+
+    assert (look("quick"), look("quick")) == (["state"], [])
+    with pytest.raises(OSError, match="broken"):
+        look("broken")
+    assert look("broken") == []
+    clock.now += 5
+    assert (look("broken"), look("quick")) == ([], ["state"])
+    assert seen == ["quick", "broken", "quick"]

@@ -1,9 +1,10 @@
 """Where packed rows are kept: what is newer stays, what left the source goes, and a store that is down says so fast."""
 
-import os
 import random
 import socket
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -17,13 +18,14 @@ import pytest
 from resources.feature_store.entity_keys import EntityKeys
 from resources.feature_store.online_rows import OnlineRows, OnlineStoreError, RedisRows, open_rows
 from resources.feature_store.packed_rows import RowSchema
-from tests.patience import SOON_SECONDS, slowness
+from tests.patience import PATIENCE_SECONDS, SOON_SECONDS, slowness
 from tests.resources.feature_store.conftest import Place
 
 VIEW, OTHER = "shop/customers", "shop/customer_days"
 SCHEMA = RowSchema.of({"n": "int64", "name": "string"})
 NOON = datetime(2017, 3, 1, 12, tzinfo=UTC)
 FOREVER = datetime(9000, 1, 1, tzinfo=UTC)
+REPOSITORY = Path(__file__).parents[3]
 
 
 def keys_of(*customers: int, view: str = VIEW) -> list[bytes]:
@@ -209,15 +211,34 @@ def test_threads_write_and_read_at_once(rows: OnlineRows) -> None:
         assert list(pool.map(work, range(40))) == [[worker] for worker in range(40)]
 
 
-def test_a_forked_process_has_connections_of_its_own(rows: OnlineRows) -> None:
-    write(rows, keys_of(1), rows_of(1))
-    assert numbers_in(rows.read(keys_of(1))) == [1]
-    child = os.fork()
-    if not child:
+FORKS = """
+import os, sys, traceback
+from tests.resources.feature_store.test_online_rows import keys_of, numbers_in, open_rows, rows_of, write
+
+rows = open_rows(*sys.argv[1:])
+write(rows, keys_of(1), rows_of(1))
+assert numbers_in(rows.read(keys_of(1))) == [1]
+child = os.fork()
+if not child:
+    try:
         write(rows, keys_of(2), rows_of(2))
-        os._exit(0 if numbers_in(rows.read(keys_of(1, 2))) == [1, 2] else 1)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
+        assert numbers_in(rows.read(keys_of(1, 2))) == [1, 2]
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(1)
+_, status = os.waitpid(child, 0)
+assert os.waitstatus_to_exitcode(status) == 0
+assert numbers_in(rows.read(keys_of(1, 2))) == [1, 2]
+"""
+"""What forks is a process with one thread: a copy of this one might wait for ever for a thread that it lacks."""
+
+
+def test_a_forked_process_has_connections_of_its_own(rows: OnlineRows, place: Place) -> None:
+    command = [sys.executable, "-c", FORKS, place.address, place.namespace]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    assert (done.returncode, done.stderr) == (0, "")
     assert numbers_in(rows.read(keys_of(1, 2))) == [1, 2]
 
 
@@ -347,7 +368,8 @@ def test_a_password_from_the_environment_is_sent_and_never_shown(monkeypatch: py
             connection.sendall(b"-WRONGPASS invalid username-password pair\r\n" * 2)
 
     with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = threading.Thread(target=refuse, args=(server,))
+        server.settimeout(PATIENCE_SECONDS)
+        thread = threading.Thread(target=refuse, args=(server,), daemon=True)
         thread.start()
         rows = open_rows(f"redis://127.0.0.1:{server.getsockname()[1]}/0")
         with pytest.raises(OnlineStoreError, match="REDISCLI_AUTH holds its password") as refused:
