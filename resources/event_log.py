@@ -19,6 +19,7 @@ from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._serdes import ConfigurableClassData
 
 from resources.event_batches import BATCHED, EventBatches
+from resources.instance_storage import has_tables
 from resources.sqlite_address import sqlite_uri
 
 _OPEN_SHARDS = 8
@@ -86,6 +87,12 @@ class PooledSqliteEventLogStorage(SqliteEventLogStorage, EventBatches):
             engine.dispose()
         self._engines.clear()
         super().wipe()
+
+    def _initdb(self, engine: db.Engine, for_index_shard: bool = False) -> None:
+        with engine.connect() as connection:
+            if has_tables(connection):
+                return
+        super()._initdb(engine, for_index_shard)
 
     def _engine(self, shard: str) -> db.Engine:
         if shard not in self._engines:

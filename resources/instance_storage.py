@@ -1,18 +1,20 @@
 """Dagster's SQLite storages of runs and of schedules in a home of any name.
 
 Belongs here: where they connect. Not here: what they store, which is Dagster's own; the event log (`event_log.py`).
-Dagster 1.13 writes their address as plain text, so that a home with a question mark had its runs beside it.
+Dagster 1.13 writes their address as plain text, so that a home with a question mark had its runs beside it. It also
+reads all of its migrations to open a storage that has its tables, and each evaluation of a sensor opens three.
 """
 
 from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as db
+from alembic.runtime.migration import MigrationContext
 from dagster._core.storage.runs.schema import RunStorageSqlMetadata
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from dagster._core.storage.schedules.schema import ScheduleStorageSqlMetadata
 from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
-from dagster._core.storage.sql import check_alembic_revision, get_alembic_config, safe_commit, stamp_alembic_rev
+from dagster._core.storage.sql import get_alembic_config, safe_commit, stamp_alembic_rev
 from dagster._serdes import ConfigurableClassData
 from sqlalchemy.pool import NullPool
 
@@ -61,12 +63,17 @@ def _opened(
 
 def _create(uri: str, tables: db.MetaData, migrations: str) -> bool:
     """Make the tables where there are none; says whether there were none."""
-    engine, config = db.create_engine(uri, poolclass=NullPool), get_alembic_config(migrations)
+    engine = db.create_engine(uri, poolclass=NullPool)
     with engine.connect() as connection:
-        is_new = not all(check_alembic_revision(config, connection))
+        is_new = not has_tables(connection)
         if is_new:
             tables.create_all(engine)
             connection.execute(db.text("PRAGMA journal_mode=WAL;"))
-            stamp_alembic_rev(config, connection, rev="head")
+            stamp_alembic_rev(get_alembic_config(migrations), connection, rev="head")
             safe_commit(connection)
     return is_new
+
+
+def has_tables(connection: db.Connection) -> bool:
+    """Whether a storage of Dagster's has made its tables in a database: it notes their revision last."""
+    return MigrationContext.configure(connection).get_current_revision() is not None

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -36,6 +37,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return _LONGEST_FIRST.index(marker.args[0]) if marker.args[0] in _LONGEST_FIRST else len(_LONGEST_FIRST)
 
     items.sort(key=rank)
+
+
+_LONG_SECONDS, _LINES = 300, 20
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Tell at once of what failed and of what took long: who ends a long run early learns as much as it knew."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    if report.failed:
+        said = "\n".join(report.longreprtext.splitlines()[-_LINES:])
+        sys.stderr.write(f"\n{report.when} of {report.nodeid} failed:\n{said}\n")
+    elif report.duration > _LONG_SECONDS:
+        sys.stderr.write(f"\n{report.when} of {report.nodeid} took {report.duration:.0f} s\n")
 
 
 class LeftTheMachine(AssertionError):

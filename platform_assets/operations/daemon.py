@@ -3,14 +3,15 @@
 Dagster 1.13 looks every 30 s and has no setting for it. A backfill through seven stages (raw, hourly, daily, weekly,
 features, training, models) would wait more than three minutes for nothing but that pause. Nor does it look whether the
 worker of a run that has not started yet lives: it waits for the whole time that a run may take to start. Belongs here:
-both, when sensors look (`automation_looks.py`), and starting what `run_launcher.py` forks workers from. Everything
-else is `dagster-daemon`.
+both, when sensors look (`automation_looks.py`), when definitions are taken anew (`workspace_refresh.py`), and starting
+what `run_launcher.py` forks workers from. Everything else is `dagster-daemon`.
 """
 
 import logging
 
 import dagster as dg
 from dagster._core.storage.dagster_run import RunRecord
+from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._daemon import controller
 from dagster._daemon import sensor as sensors
 from dagster._daemon.asset_daemon import AssetDaemon
@@ -19,6 +20,7 @@ from dagster._daemon.monitoring import run_monitoring
 
 from platform_assets.operations.automation_looks import resting, when_due
 from platform_assets.operations.run_launcher import WarmRunLauncher, warm_up
+from platform_assets.operations.workspace_refresh import when_changed
 
 PAUSE_SECONDS = 5
 
@@ -45,6 +47,9 @@ if __name__ == "__main__":
     sensors._process_tick = resting(sensors._process_tick)
     AssetDaemon._process_auto_materialize_tick = when_due(  # type: ignore[method-assign]
         AssetDaemon._process_auto_materialize_tick
+    )
+    WorkspaceProcessContext.refresh_workspace = when_changed(  # type: ignore[assignment, method-assign]
+        WorkspaceProcessContext.refresh_workspace
     )
     warm_up()
     main()

@@ -64,8 +64,8 @@ def install(python: str, root: Path, say: Callable[[str], None]) -> int:
     """Install the lock of the project in `root`, and the project itself as editable; returns an exit code.
 
     The lock and nothing besides: what an optional extra of a package wants is not there unless the lock names it.
-    Either installer compiles to bytecode, which uv does only when told: without, every process of a person who has
-    Python write none (PYTHONDONTWRITEBYTECODE) would compile some two thousand modules for itself.
+    All is compiled to bytecode, the project's own code too: without, every process of a person who has Python write
+    none (PYTHONDONTWRITEBYTECODE) would compile some two thousand modules for itself.
 
     Args:
         python: the interpreter of the virtual environment.
@@ -83,8 +83,15 @@ def install(python: str, root: Path, say: Callable[[str], None]) -> int:
             raise OnlyPip("uv could not install the lock")
     except OnlyPip as reason:
         say(f"Installing with pip, which takes minutes: {reason}.")
-        return next((code for one in _steps(root) if (code := _run([*pip, *one, "--quiet"]))), 0)
-    return 0
+        if code := next((code for one in _steps(root) if (code := _run([*pip, *one, "--quiet"]))), 0):
+            return code
+    return _run([python, "-m", "compileall", "-q", *_own(root)])
+
+
+def _own(root: Path) -> list[str]:
+    """The folders of the project that hold Python."""
+    folders = (path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith("."))
+    return [str(folder) for folder in folders if next(folder.rglob("*.py"), None)]
 
 
 def _steps(root: Path) -> list[list[str]]:

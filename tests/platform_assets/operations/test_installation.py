@@ -113,6 +113,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Path]
     (root / "pyproject.toml").write_text(
         '[build-system]\nrequires = []\nbuild-backend = "backend"\n[project]\nname = "house"\nversion = "1.0"\n'
     )
+    (root / "rooms").mkdir()
+    (root / "rooms" / "kitchen.py").write_text("")
     for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
         monkeypatch.delenv(name)
     settings = tmp_path / "pip.conf"
@@ -122,11 +124,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Path]
     return str(tmp_path / "venv" / "bin" / "python"), root
 
 
-def installed(python: str) -> bool:
-    """Whether the lock, and nothing else, is there and compiled, whatever Python is told about bytecode."""
-    imported = "import os, locked, house; os.stat(locked.__cached__)"
+def installed(python: str, root: Path) -> bool:
+    """Whether the lock, and nothing else, is there and compiled with the project, whatever is said about bytecode."""
+    imported = "import os, locked, house, rooms.kitchen; [os.stat(one.__cached__) for one in (locked, rooms.kitchen)]"
     found = [
-        subprocess.run([python, "-B", "-c", code], capture_output=True).returncode == 0
+        subprocess.run([python, "-B", "-c", code], cwd=root, capture_output=True).returncode == 0
         for code in (imported, "import unlocked")
     ]
     return found == [True, False]
@@ -136,7 +138,7 @@ def test_where_uv_is_not_to_be_had_pip_installs_and_says_so(project: tuple[str, 
     said: list[str] = []
     assert install(*project, said.append) == 0
     assert said == ["Installing with pip, which takes minutes: uv is not to be had here."]
-    assert installed(project[0])
+    assert installed(*project)
 
 
 def test_uv_installs_from_where_pip_is_told_to(project: tuple[str, Path], tmp_path: Path) -> None:
@@ -147,7 +149,7 @@ def test_uv_installs_from_where_pip_is_told_to(project: tuple[str, Path], tmp_pa
     said: list[str] = []
     assert install(*project, said.append) == 0
     assert said == []
-    assert installed(project[0])
+    assert installed(*project)
     assert len((tmp_path / "asked").read_text().splitlines()) == 2
 
 
