@@ -1,7 +1,7 @@
 """Many events of one run stored as one transaction, whatever database holds Dagster's event log.
 
 Belongs here: the rows that a batch leaves in the log's tables. Not here: how a log connects (`event_log.py`,
-`postgres_event_log.py`), or what events say; that is Dagster's own.
+`postgres_storage.py`), or what events say; that is Dagster's own.
 
 Dagster 1.13 stores evaluations of checks (on PostgreSQL planned events too) one by one: 54 a second on SQLite. A year
 of daily partitions has thousands of each.

@@ -2,7 +2,7 @@
 
 Belongs here: how the log connects. Not here: what a batch leaves in its tables (`event_batches.py`), or anything it
 stores; that is Dagster's own. Dagster 1.13 opens the database anew for every event, which costs more than storing it,
-and a year of daily partitions is thousands of events. With PostgreSQL it is `postgres_event_log.py`.
+and a year of daily partitions is thousands of events. With PostgreSQL it is `postgres_storage.py`.
 """
 
 from collections import OrderedDict
@@ -20,12 +20,14 @@ from dagster._serdes import ConfigurableClassData
 
 from resources.event_batches import BATCHED, EventBatches
 from resources.instance_storage import has_tables
+from resources.known_tables import asks_once
 from resources.sqlite_address import sqlite_uri
 
 _OPEN_SHARDS = 8
 """Databases kept open: the index, and those of the runs used last."""
 
 
+@asks_once
 class PooledSqliteEventLogStorage(SqliteEventLogStorage, EventBatches):
     """`SqliteEventLogStorage` that reuses connections and syncs the disk at checkpoints.
 

@@ -18,11 +18,13 @@ from dagster._core.storage.sql import get_alembic_config, safe_commit, stamp_ale
 from dagster._serdes import ConfigurableClassData
 from sqlalchemy.pool import NullPool
 
+from resources.known_tables import asks_once
 from resources.sqlite_address import sqlite_uri
 
 _Storage = TypeVar("_Storage", "RunStorage", "ScheduleStorage")
 
 
+@asks_once
 class RunStorage(sqlite_run_storage.SqliteRunStorage):
     """`SqliteRunStorage` in a folder of any name."""
 
@@ -32,6 +34,7 @@ class RunStorage(sqlite_run_storage.SqliteRunStorage):
         return _opened(cls, inst_data, config_value, "runs", RunStorageSqlMetadata, sqlite_run_storage.__file__)
 
 
+@asks_once
 class ScheduleStorage(sqlite_schedule_storage.SqliteScheduleStorage):
     """`SqliteScheduleStorage` in a folder of any name."""
 

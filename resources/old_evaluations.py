@@ -48,7 +48,7 @@ def tell_by_partition(environment: Environment) -> None:
 
 def _event_log(environment: Environment) -> EventBatches | None:
     if environment.dagster_storage != "sqlite":
-        from resources.postgres_event_log import PooledPostgresEventLogStorage
+        from resources.postgres_storage import PooledPostgresEventLogStorage
 
         return PooledPostgresEventLogStorage(environment.dagster_storage)
     folder = environment.dagster_home / "events"

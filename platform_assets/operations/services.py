@@ -90,9 +90,9 @@ def instance_settings(environment: Environment) -> dict[str, Any]:
 def _storage(environment: Environment) -> dict[str, Any]:
     if environment.dagster_storage != "sqlite":
         kinds = {
-            "run_storage": ("dagster_postgres", "PostgresRunStorage"),
-            "event_log_storage": ("resources.postgres_event_log", "PooledPostgresEventLogStorage"),
-            "schedule_storage": ("dagster_postgres", "PostgresScheduleStorage"),
+            "run_storage": ("resources.postgres_storage", "PooledPostgresRunStorage"),
+            "event_log_storage": ("resources.postgres_storage", "PooledPostgresEventLogStorage"),
+            "schedule_storage": ("resources.postgres_storage", "PooledPostgresScheduleStorage"),
         }
         config = {"postgres_url": environment.dagster_storage}
         return {name: {"module": module, "class": kind, "config": config} for name, (module, kind) in kinds.items()}

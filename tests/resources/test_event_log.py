@@ -1,7 +1,6 @@
 """The event log: what is recorded together is there together, on SQLite as on PostgreSQL, and as Dagster stores it."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -12,11 +11,11 @@ from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata, Dagste
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, AssetKeyTable, SqlEventLogStorageTable
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 
-from platform_assets.operations.services import instance_settings
 from platform_assets.partitioned_checks import partitioned_check
 from resources.check_executions import evaluations_of_runs
 from resources.environment import Environment
 from resources.event_batches import EventBatches
+from tests.resources.instances import opened
 
 DAYS = dg.DailyPartitionsDefinition("2017-01-01", end_date="2017-01-31")
 KEY = dg.AssetKey(["commerce", "days"])
@@ -27,20 +26,6 @@ def days(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     for key in context.partition_keys:
         context.add_asset_metadata({"dagster/partition_row_count": int(key[-2:])}, KEY, key)
     return dg.MaterializeResult()
-
-
-def opened(environment: Environment) -> AbstractContextManager[dg.DagsterInstance]:
-    settings = instance_settings(environment)
-    used = ("run_storage", "event_log_storage", "schedule_storage")
-    return dg.DagsterInstance.local_temp(str(environment.home), {name: settings[name] for name in used})
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def stored_in(request: pytest.FixtureRequest, environment: Environment) -> Environment:
-    """An environment whose Dagster stores its events in SQLite, or in a PostgreSQL database of its own."""
-    if request.param == "sqlite":
-        return environment
-    return replace(environment, dagster_storage=request.getfixturevalue("postgres"))
 
 
 @pytest.fixture
