@@ -11,6 +11,9 @@ import ast
 import inspect
 import itertools
 import json
+import re
+import secrets
+import stat
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -57,11 +60,11 @@ def code_version(*functions: Callable[..., object], constants: Mapping[str, obje
     walk = _Walk(FOLLOWED | {_top(module) for module, _ in given})
     forms = walk.forms([_defined(module, name) for module, name in given])
     plain = [[name, _plain(name, constants[name])] for name in sorted(constants)]
-    return _digest([forms, plain])
+    return blake2b(f"[{forms},{_text(plain)}]".encode(), digest_size=16).hexdigest()
 
 
-def _digest(form: Form) -> str:
-    return blake2b(json.dumps(form, sort_keys=True, separators=(",", ":")).encode(), digest_size=16).hexdigest()
+def _text(form: Form) -> str:
+    return json.dumps(form, sort_keys=True, separators=(",", ":"))
 
 
 def _located(function: object) -> tuple[str, str]:
@@ -160,6 +163,28 @@ class _Names:
     in_class: bool = False
 
 
+_Stamp: TypeAlias = tuple[str, int, int] | None
+"""Where the source of a module is, when it was changed and how long it is; None where there is none."""
+
+
+@dataclass(frozen=True)
+class _Formed:
+    """The text of a definition's form, wherever it is met: in it stand numbers, which every walk gives anew.
+
+    `pieces` is the text between the numbers, `between` says of which of `refers` each is, and these are in the order of
+    discovery. It holds as long as the modules that were looked at are as `seen`.
+    """
+
+    pieces: Sequence[str]
+    between: Sequence[int]
+    refers: Sequence[_Definition]
+    seen: Mapping[str, _Stamp]
+
+
+_FORMED: dict[tuple[frozenset[str], str, str], _Formed] = {}
+"""By the packages that are followed, the module and the name: most of an asset's code is the code of others too."""
+
+
 class _Walk:
     """Finds what code refers to, numbers it in the order of discovery, and tells the form of each."""
 
@@ -167,13 +192,17 @@ class _Walk:
         self._followed = followed
         self._numbers: dict[tuple[str, str], int] = {}
         self._waiting: deque[_Definition] = deque()
+        self._stamps: dict[str, _Stamp] = {}
 
-    def forms(self, definitions: Iterable[_Definition]) -> Form:
-        """The given definitions' numbers, and the forms of these and of all that they refer to, by number."""
+    def forms(self, definitions: Iterable[_Definition]) -> str:
+        """The given definitions' numbers, and the forms of these and of all that they refer to, by number; as text."""
         given, found = [self._number(definition) for definition in definitions], []
         while self._waiting:
-            found.append(self._defined(self._waiting.popleft()))
-        return [given, found]
+            formed = self._formed(self._waiting.popleft())
+            numbers = [self._number(definition) for definition in formed.refers]
+            texts = [str(numbers[at]) for at in formed.between]
+            found.append("".join(itertools.chain(*itertools.zip_longest(formed.pieces, texts, fillvalue=""))))
+        return f"[{_text(given)},[{','.join(found)}]]"
 
     def _number(self, definition: _Definition) -> int:
         key = definition.module.name, definition.name
@@ -181,6 +210,48 @@ class _Walk:
             self._numbers[key] = len(self._numbers)
             self._waiting.append(definition)
         return self._numbers[key]
+
+    def _formed(self, definition: _Definition) -> _Formed:
+        key = self._followed, definition.module.name, definition.name
+        known = _FORMED.get(key)
+        if known is None or any(self._stamp(module) != stamp for module, stamp in known.seen.items()):
+            known = _FORMED[key] = _Forming(self._followed, self._stamp).formed(definition)
+        return known
+
+    def _stamp(self, module: str) -> _Stamp:
+        """Asked once in a walk."""
+        if module not in self._stamps:
+            self._stamps[module] = _stamp(module)
+        return self._stamps[module]
+
+
+_NUMBER = f"number {secrets.token_hex(16)} "
+"""What stands for a number while a definition is formed: no code has it."""
+
+
+class _Forming:
+    """Tells the form of one definition, what it refers to, and which modules say so."""
+
+    def __init__(self, followed: frozenset[str], stamp: Callable[[str], _Stamp]) -> None:
+        self._followed, self._stamp = followed, stamp
+        self._refers: dict[tuple[str, str], tuple[int, _Definition]] = {}
+        self._seen: dict[str, _Stamp] = {}
+
+    def formed(self, definition: _Definition) -> _Formed:
+        """What is known of `definition` from then on."""
+        self._see(definition.module.name)
+        text = _text(self._defined(definition))
+        pieces = re.split(rf'"{_NUMBER}(\d+)"', text)
+        refers = [found for _, found in self._refers.values()]
+        return _Formed(pieces[::2], [int(at) for at in pieces[1::2]], refers, self._seen)
+
+    def _number(self, definition: _Definition) -> str:
+        key = definition.module.name, definition.name
+        at, _ = self._refers.setdefault(key, (len(self._refers), definition))
+        return f"{_NUMBER}{at}"
+
+    def _see(self, module: str) -> _Stamp:
+        return self._seen.setdefault(module, self._stamp(module))
 
     def _defined(self, definition: _Definition) -> Form:
         owner = definition.name.rpartition(".")[0]
@@ -335,12 +406,12 @@ class _Walk:
         """What `name` is in a module; None when its source does not say."""
         if not self._is_ours(module):
             return f"{module}.{name}"
-        source = _module(module)
+        source = _module_at(module, self._see(module))
         if name in source.imports:
             return self._imported(source.imports[name])
         found = _found(source, name)
         if found is None:
-            return _Import(f"{module}.{name}") if _origin(f"{module}.{name}") is not None else None
+            return _Import(f"{module}.{name}") if self._see(f"{module}.{name}") is not None else None
         followed = _top(module) in self._followed
         return found if followed or _is_literal(found) else f"{module}.{name}"
 
@@ -455,17 +526,32 @@ def _found(module: _Module, name: str) -> _Definition | None:
 
 
 def _module(name: str) -> _Module:
+    return _module_at(name, _stamp(name))
+
+
+def _module_at(name: str, stamp: _Stamp) -> _Module:
+    if stamp is None:
+        raise UnversionedCode(f"the source of module {name} is not there; install it as source files")
+    if stamp[1] == _FOLDER:
+        return _Module(name, {}, {})
+    return _read(name, stamp)
+
+
+_FOLDER = -1
+"""In the place of the time of a package's change that has no file."""
+
+
+def _stamp(name: str) -> _Stamp:
     origin = _origin(name)
     if origin is None:
-        raise UnversionedCode(f"the source of module {name} is not there; install it as source files")
-    if origin.is_dir():
-        return _Module(name, {}, {})
-    stat = origin.stat()
-    return _read(name, origin, stat.st_mtime_ns, stat.st_size)
+        return None
+    found = origin.stat()
+    return (str(origin), _FOLDER, 0) if stat.S_ISDIR(found.st_mode) else (str(origin), found.st_mtime_ns, found.st_size)
 
 
 @lru_cache(maxsize=512)
-def _read(name: str, path: Path, changed_ns: int, size: int) -> _Module:
+def _read(name: str, stamp: tuple[str, int, int]) -> _Module:
+    path = Path(stamp[0])
     body = ast.parse(path.read_text(encoding="utf-8")).body
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     return _Module(name, _bindings(body), _scope(body, package)[1])

@@ -107,7 +107,7 @@ class Dbt(dg.ConfigurableResource["Dbt"]):
         # Not DbtCliResource.cli: it imports dbt and opens its own connection in this process too, for metadata
         # that the lake's catalog answers, which doubles the time a small run takes.
         invocation = DbtCliInvocation.run(
-            args=[*(dbt_server.command() or [_dbt()]), "build", *arguments],
+            args=[*_command(), "build", *arguments],
             # The dbt process waits for its turn to write by itself (`dbt_turn.py`).
             env=self._process_variables(target)
             | {"DBT_LOG_FORMAT": "json", "HEADWATER_RUN_ID": run_id, "HEADWATER_LAKE_WRITER": "1"}
@@ -134,7 +134,7 @@ class Dbt(dg.ConfigurableResource["Dbt"]):
     def _compile(self) -> None:
         # Compiled with the run-independent variables only, so that runs can reuse what was parsed.
         outcome = subprocess.run(
-            [_dbt(), "compile", "--log-level", "warn", "--no-use-colors", "--select", "resource_type:model"],
+            [*_command(), "compile", "--log-level", "warn", "--no-use-colors", "--select", "resource_type:model"],
             cwd=self.project,
             env=self._process_variables(Path(self.target)),
             capture_output=True,
@@ -169,9 +169,9 @@ class Dbt(dg.ConfigurableResource["Dbt"]):
         }
 
 
-def _dbt() -> str:
-    """The dbt of this very Python environment, whatever PATH says."""
-    return str(Path(sys.executable).with_name("dbt"))
+def _command() -> list[str]:
+    """The dbt of this very Python environment, whatever PATH says; the one that has started already, if there is."""
+    return dbt_server.command() or [str(Path(sys.executable).with_name("dbt"))]
 
 
 @contextmanager

@@ -1,11 +1,15 @@
 """Waiting for what another process does: for a state, as long as anything moves, never for a number of seconds."""
 
+import os
 import time
 from collections.abc import Callable
 
 import dagster as dg
 
 from platform_assets.operations.patience import Pace, Patience
+
+SOAK = bool(os.environ.get("HEADWATER_TEST_SOAK"))
+"""Whether what takes many minutes runs as a whole, as `make soak` asks, and not a sample of it."""
 
 PATIENCE_SECONDS = 600
 """Without any movement; generous, as a test that passes never waits for it."""

@@ -30,13 +30,13 @@ from platform_assets.spans import pairs_named
 from resources.environment import Environment
 from resources.lake_catalog import LakeCatalog
 from resources.warehouse import TableName, Warehouse
-from tests.patience import PATIENCE_SECONDS, wait, work_of
+from tests.patience import PATIENCE_SECONDS, SOAK, wait, work_of
 
 pytestmark = pytest.mark.xdist_group("recovery")
 
 WEEK = "2017-12-04..2017-12-10"
 SCALE = 0.02
-KILLS = 8
+KILLS = 8 if SOAK else 3
 SERVICES = ("operations.web_server", "operations.daemon", "operations.code_server", "dagster._cli", "grpc")
 
 Receipts = dict[str, dict[str, str]]
@@ -189,7 +189,7 @@ def test_a_recovery_under_repeated_kills_ends_like_an_undisturbed_one(platform: 
                 platform.restart()
         if launched.backfill and platform.client.backfill(launched.backfill).ended:
             launched = launch(plan, platform.inspector(), platform.client)
-    assert len(killed) >= 5, "it was over before anything was disturbed"
+    assert len(killed) > KILLS / 2, "it was over before anything was disturbed"
     if launched.backfill:
         last = launched.backfill
         wait("the last backfill", lambda: platform.client.backfill(last).ended, platform.moves)

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -236,6 +237,41 @@ def test_a_class_counts_as_a_whole(shop: Shop) -> None:
     assert shop.version(("prices", "usd: float = 1.0", "usd: float = 2.0"), of="Price") != shop.version(of="Price")
     assert shop.version(("prices", "    name: str\n", ""), of="Price") != shop.version(of="Price")
     assert shop.version(("prices", "frozen=True", "frozen=False"), of="Price") != shop.version(of="Price")
+
+
+def test_what_was_told_before_is_told_anew_when_a_module_that_it_reaches_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    package = tmp_path / "stand"
+    package.mkdir()
+    sources = {
+        "__init__": "",
+        "tills": "from stand import prices\n\ndef taken(n):\n    return prices.price(n)\n\ndef free():\n    return 0\n",
+        "prices": "from stand.rates import RATE\n\ndef price(n):\n    return n * RATE\n",
+        "rates": "RATE = 2\n",
+    }
+    moment = count(1_600_000_000)
+
+    def write(name: str, text: str) -> None:
+        path = package / f"{name}.py"
+        path.write_text(text)
+        # A change within the clock's resolution is not what this is about.
+        os.utime(path, (now := next(moment), now))
+
+    for name, text in sources.items():
+        write(name, text)
+    tills = importlib.import_module("stand.tills")
+    first, free = code_version(tills.taken), code_version(tills.free)
+    for name, edited in [("rates", "RATE = 3\n"), ("prices", sources["prices"].replace("*", "+"))]:
+        write(name, edited)
+        assert code_version(tills.taken) != first
+        assert code_version(tills.free) == free
+        write(name, sources[name])
+        assert code_version(tills.taken) == first
+    # Nothing stands where a function stood.
+    write("rates", "OTHER = 2\n")
+    assert code_version(tills.taken) != first
 
 
 def test_recursion_ends(shop: Shop) -> None:

@@ -124,7 +124,7 @@ class Location:
 
 
 @pytest.fixture(scope="module")
-def location(tmp_path_factory: pytest.TempPathFactory, extensions: Path) -> Iterator[Location]:
+def location(tmp_path_factory: pytest.TempPathFactory, extensions: Path, warm_dbt: None) -> Iterator[Location]:
     home = tmp_path_factory.mktemp("dbt") / "home"
     patch = pytest.MonkeyPatch()
     patch.setenv("HEADWATER_HOME", str(home))

@@ -122,7 +122,7 @@ def _write_models(folder: Path, team: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def shops(tmp_path_factory: pytest.TempPathFactory, extensions: Path) -> Shops:
+def shops(tmp_path_factory: pytest.TempPathFactory, extensions: Path, warm_dbt: None) -> Shops:
     folder = tmp_path_factory.mktemp("clocks")
     (folder / "home").mkdir()
     environment = Environment.of({"HEADWATER_HOME": str(folder / "home")})
