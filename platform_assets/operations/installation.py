@@ -85,7 +85,9 @@ def install(python: str, root: Path, say: Callable[[str], None]) -> int:
         say(f"Installing with pip, which takes minutes: {reason}.")
         if code := next((code for one in _steps(root) if (code := _run([*pip, *one, "--quiet"]))), 0):
             return code
-    return _run([python, "-m", "compileall", "-q", *_own(root)])
+    # A file that is no Python yet is told of; it is no reason not to install.
+    _run([python, "-m", "compileall", "-q", *_own(root)])
+    return 0
 
 
 def _own(root: Path) -> list[str]:

@@ -9,7 +9,9 @@ import time
 from dataclasses import dataclass, field
 
 REST = 3
-"""Times as long as a look took: looking takes a quarter of a core at most, however slow the machine is."""
+"""Times as long as a look took: looking takes a quarter of a core at most, on a slow machine too."""
+LONGEST_SECONDS = 60.0
+"""Of a rest: a look that waited for something else, as for definitions that load, is no reason to rest for long."""
 
 
 def rest(took: float, least: float) -> float:
@@ -19,7 +21,7 @@ def rest(took: float, least: float) -> float:
         took: seconds that the look took.
         least: seconds to rest after the quickest one.
     """
-    return max(least, REST * took)
+    return max(least, min(REST * took, LONGEST_SECONDS))
 
 
 @dataclass

@@ -4,11 +4,12 @@ import time
 
 import pytest
 
-from platform_assets.operations.patience import REST, Pace, Patience, rest
+from platform_assets.operations.patience import LONGEST_SECONDS, REST, Pace, Patience, rest
 
 
 @pytest.mark.parametrize(
-    ("took", "least", "rests"), [(0.0, 0.1, 0.1), (0.01, 0.1, 0.1), (1.0, 0.1, REST), (2.0, 0.0, 6.0)]
+    ("took", "least", "rests"),
+    [(0.0, 0.1, 0.1), (0.01, 0.1, 0.1), (1.0, 0.1, REST), (2.0, 0.0, 6.0), (99.0, 0.1, LONGEST_SECONDS)],
 )
 def test_a_rest_is_as_long_as_the_look_needs_and_no_shorter_than_asked_for(
     took: float, least: float, rests: float
