@@ -28,6 +28,10 @@ ATTACK = Template(
   <input name='{"a' value='b"}'></form>
 <script>
   const query = decodeURIComponent("$query");
+  // Nothing limits what a page computes: a step that does not end is named.
+  const within = (step, promise) => Promise.race([promise, new Promise((_, fail) => {
+    setTimeout(() => fail(new Error(step + " did not end")), $patience);
+  })]);
   const body = JSON.stringify({query});
   const post = (path, settings) => fetch("$target" + path, {method: "POST", mode: "no-cors", ...settings});
   const typed = (type) => new Blob([body], {type});
@@ -44,10 +48,10 @@ ATTACK = Template(
   async function attack() {
     const image = new Image();
     image.src = "$target/graphql?query=$query";
-    await loaded(image);
-    await submitted("form");
-    await submitted("text");
-    const sent = await Promise.allSettled([
+    await within("the image", loaded(image));
+    await within("the form", submitted("form"));
+    await within("the form of plain text", submitted("text"));
+    const sent = await within("requests", Promise.allSettled([
       post("/graphql?query=$query"),
       post("/graphql", {body: typed("text/plain; x=application/json")}),
       post("/graphql", {body, headers: {"Content-Type": "application/json"}, mode: "cors"}),
@@ -55,10 +59,10 @@ ATTACK = Template(
       post("/report_asset_check/bell?check_name=heard&passed=true"),
       post("/report_asset_observation/bell?data_version=forged"),
       fetch("$target/graphql?query=$query", {mode: "no-cors"}),
-    ]);
+    ]));
     navigator.sendBeacon("$target/report_asset_materialization/bell");
-    const read = await fetch("$target/server_info").then(() => "read", () => "refused");
-    return {sent: sent.length, socket: await socket(), read};
+    const read = await within("reading", fetch("$target/server_info").then(() => "read", () => "refused"));
+    return {sent: sent.length, socket: await within("the socket", socket()), read};
   }
 </script>"""
 )
@@ -121,7 +125,7 @@ def attacker() -> Iterator[ThreadingHTTPServer]:
 
 def attack(page: Page, attacker: ThreadingHTTPServer, host: str, target: str) -> dict[str, object]:
     """Open a page of `host` that attacks `target`; what it could find out."""
-    Attacker.page = ATTACK.substitute(target=target, query=quote(START)).encode()
+    Attacker.page = ATTACK.substitute(target=target, query=quote(START), patience=PATIENCE_SECONDS * 1000).encode()
     page.goto(f"http://{host}:{attacker.server_port}/")
     found = page.evaluate("attack()")
     assert isinstance(found, dict)
