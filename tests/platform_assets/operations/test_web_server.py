@@ -24,7 +24,7 @@ from websockets.typing import Subprotocol
 from platform_assets.operations.client import Client
 from platform_assets.operations.services import bound
 from resources.environment import TELEMETRY_OFF
-from tests.patience import PATIENCE_SECONDS, wait
+from tests.patience import PATIENCE_SECONDS, SOON_SECONDS, wait
 
 pytestmark = pytest.mark.xdist_group("web")
 
@@ -106,7 +106,12 @@ def serving(home: Path, module: str = "platform_assets.operations.web_server") -
             yield served
         finally:
             server.terminate()
-            server.wait()
+            try:
+                server.wait(timeout=SOON_SECONDS)
+            except subprocess.TimeoutExpired:
+                # It waits for connections to end, and a browser may hold one open.
+                server.kill()
+                server.wait()
 
 
 @pytest.fixture(scope="module")
