@@ -60,6 +60,11 @@ class Server:
             return error.code, error.read()
 
 
+def listens(port: int) -> bool:
+    with socket.socket() as caller:
+        return caller.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.fixture
 def server(environment: Environment, tmp_path: Path) -> Iterator[Server]:
     with socket.socket() as free:
@@ -79,7 +84,9 @@ def server(environment: Environment, tmp_path: Path) -> Iterator[Server]:
     ):
         try:
             runtime = environment.jupyter / "runtime"
-            wait("JupyterLab", lambda: bool(list(runtime.glob("jpserver-*.json"))) or lab_.poll() is not None)
+            # It notes its token first, and listens some time later.
+            wait("JupyterLab's token", lambda: lab_.poll() is not None or bool(list(runtime.glob("jpserver-*.json"))))
+            wait("JupyterLab", lambda: lab_.poll() is not None or listens(port))
             assert lab_.poll() is None, log.read_text()
             (info,) = [json.loads(path.read_text()) for path in runtime.glob("jpserver-*.json")]
             yield Server(f"http://127.0.0.1:{port}", info["token"], guard)
