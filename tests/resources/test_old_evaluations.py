@@ -8,14 +8,12 @@ import pytest
 from platform_assets.partitioned_checks import evaluations_again, partitioned_check
 from resources.environment import Environment
 from resources.old_evaluations import tell_by_partition
-from tests.resources.test_event_log import opened, stored_in
+from tests.resources.instances import opened
 
 DAYS = dg.DailyPartitionsDefinition("2017-01-01", end_date="2017-01-06")
 KEY = dg.AssetKey(["commerce", "days"])
 NAME = "one_row_per_day"
 NOW = partitioned_check(NAME, KEY, DAYS, "", blocking=True)
-
-__all__ = ["stored_in"]
 
 
 @dg.multi_asset(
