@@ -8,7 +8,7 @@ second that a SQLite installation does not need.
 import functools
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import psycopg2
 import sqlalchemy as db
@@ -57,50 +57,15 @@ def _refuse_dead(connection: Any, record: ConnectionPoolEntry, _proxy: Any) -> N
         raise DisconnectionError(str(error)) from error
 
 
-@asks_once
-class PooledPostgresRunStorage(PostgresRunStorage):
-    """`PostgresRunStorage` that asks by connections kept open."""
+class _KeptOpen:
+    """A storage of Dagster's that asks by connections kept open."""
+
+    postgres_url: str
 
     def __init__(
         self, postgres_url: str, should_autocreate_tables: bool = True, inst_data: ConfigurableClassData | None = None
     ) -> None:
-        super().__init__(postgres_url, should_autocreate_tables, inst_data)
-        self._engine = kept_open(self.postgres_url)
-
-    @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
-    ) -> "PooledPostgresRunStorage":
-        """Build from the `config` of dagster.yaml."""
-        return cls(*_given(config_value), inst_data)
-
-
-@asks_once
-class PooledPostgresScheduleStorage(PostgresScheduleStorage):
-    """`PostgresScheduleStorage` that asks by connections kept open."""
-
-    def __init__(
-        self, postgres_url: str, should_autocreate_tables: bool = True, inst_data: ConfigurableClassData | None = None
-    ) -> None:
-        super().__init__(postgres_url, should_autocreate_tables, inst_data)
-        self._engine = kept_open(self.postgres_url)
-
-    @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
-    ) -> "PooledPostgresScheduleStorage":
-        """Build from the `config` of dagster.yaml."""
-        return cls(*_given(config_value), inst_data)
-
-
-@asks_once
-class PooledPostgresEventLogStorage(PostgresEventLogStorage, EventBatches):
-    """`PostgresEventLogStorage` that asks and stores by connections kept open."""
-
-    def __init__(
-        self, postgres_url: str, should_autocreate_tables: bool = True, inst_data: ConfigurableClassData | None = None
-    ) -> None:
-        super().__init__(postgres_url, should_autocreate_tables, inst_data)
+        super().__init__(postgres_url, should_autocreate_tables, inst_data)  # type: ignore[call-arg]
         self._engine = kept_open(self.postgres_url)
 
     @classmethod
@@ -109,11 +74,25 @@ class PooledPostgresEventLogStorage(PostgresEventLogStorage, EventBatches):
         return pg_config()
 
     @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
-    ) -> "PooledPostgresEventLogStorage":
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
         """Build from the `config` of dagster.yaml."""
-        return cls(*_given(config_value), inst_data)
+        tables = config_value.get("should_autocreate_tables", True)
+        return cls(pg_url_from_config(config_value), tables, inst_data)
+
+
+@asks_once
+class PooledPostgresRunStorage(_KeptOpen, PostgresRunStorage):
+    """`PostgresRunStorage` that keeps its connections."""
+
+
+@asks_once
+class PooledPostgresScheduleStorage(_KeptOpen, PostgresScheduleStorage):
+    """`PostgresScheduleStorage` that keeps its connections."""
+
+
+@asks_once
+class PooledPostgresEventLogStorage(_KeptOpen, PostgresEventLogStorage, EventBatches):
+    """`PostgresEventLogStorage` that keeps its connections, and stores a batch in one transaction."""
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Store `events` of one run in one transaction; see `PooledSqliteEventLogStorage.store_event_batch`."""
@@ -122,7 +101,3 @@ class PooledPostgresEventLogStorage(PostgresEventLogStorage, EventBatches):
             return
         with self.index_transaction() as index:
             self.store_together(index, events)
-
-
-def _given(config_value: Mapping[str, Any]) -> tuple[str, bool]:
-    return pg_url_from_config(config_value), config_value.get("should_autocreate_tables", True)

@@ -1,6 +1,5 @@
 """However many instances a process opens on PostgreSQL, and however much it asks, it keeps a few connections."""
 
-import time
 from dataclasses import replace
 
 import dagster as dg
@@ -9,6 +8,7 @@ import pytest
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.storage.dagster_run import DagsterRun
 
+from resources import postgres_storage
 from resources.environment import Environment
 from resources.postgres_storage import kept_open
 from tests.patience import wait
@@ -50,7 +50,10 @@ def test_many_instances_need_no_more_connections_than_one(environment: Environme
     wait("other connections to end", lambda: connections(postgres) <= first)
 
 
-def test_a_connection_that_the_server_ended_is_opened_again(environment: Environment, postgres: str) -> None:
+def test_a_connection_that_the_server_ended_is_opened_again(
+    environment: Environment, postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_storage, "_RESTED_SECONDS", 0.0)
     with opened(environment) as instance:
         instance.add_run(DagsterRun("job", run_id="run"))
         connection = psycopg2.connect(postgres)
@@ -61,6 +64,5 @@ def test_a_connection_that_the_server_ended_is_opened_again(environment: Environ
                 "where datname = current_database() and pid <> pg_backend_pid()"
             )
         connection.close()
-        time.sleep(1.1)
         assert [run.run_id for run in instance.get_runs()] == ["run"]
         assert instance.all_instigator_state() == []

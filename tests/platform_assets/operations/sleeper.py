@@ -48,6 +48,7 @@ def write(context: dg.OpExecutionContext, config: Write) -> None:
     """Replace a partition of the lake once the file exists, and try for as long as anybody lets it."""
     warehouse = Warehouse.of(Environment.of({"HEADWATER_HOME": config.home}))
     while True:
+        # It plays a worker that no interrupt ends.
         with suppress(BaseException):
             wait_until(config.path)
             rows = pa.table({"run": [context.run_id], "partition_key": ["2017-01-01"]})

@@ -140,9 +140,7 @@ def test_a_page_of_another_origin_changes_nothing(
     for target in (f"http://127.0.0.1:{served.port}", f"http://localhost:{served.port}"):
         assert attack(page, attacker, host, target) == {"sent": 7, "socket": "refused", "read": "refused"}
     # What was sent without waiting for an answer has been answered once this has.
-    wait(
-        "the server to be done", lambda: served.ask("GET", "/server_info", None, [("Host", served.host)])[0] == 200, 60
-    )
+    wait("the server to be done", lambda: served.ask("GET", "/server_info", None, [("Host", served.host)])[0] == 200)
     assert served.state() == before
 
 

@@ -14,7 +14,7 @@ from dagster._core.workspace.workspace import CodeLocationEntry
 from dagster._grpc.client import DagsterGrpcClient
 
 from platform_assets.operations.workspace_refresh import when_changed
-from tests.patience import wait
+from tests.patience import PATIENCE_SECONDS, wait
 
 LOCATION = Path(__file__).with_name("doorbell.py")
 
@@ -63,7 +63,7 @@ def test_definitions_are_fetched_again_when_the_server_has_others_and_not_otherw
         refresh(context)
         assert (fetches, entry() is first) == (0, True)
 
-        DagsterGrpcClient(socket=socket).reload_code(timeout=600)
+        DagsterGrpcClient(socket=socket).reload_code(timeout=PATIENCE_SECONDS)
         refresh(context)
         second = entry()
         assert (fetches, second.version_key != first.version_key) == (1, True)

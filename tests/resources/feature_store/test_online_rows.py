@@ -224,7 +224,7 @@ if not child:
         write(rows, keys_of(2), rows_of(2))
         assert numbers_in(rows.read(keys_of(1, 2))) == [1, 2]
         os._exit(0)
-    except BaseException:
+    except BaseException:  # told, and the copy of the process ends here whatever it was
         traceback.print_exc()
     finally:
         os._exit(1)
