@@ -23,7 +23,8 @@ notebook: setup ## open JupyterLab on 127.0.0.1 with the tutorial
 test: lint ## lint, type-check and run every test (three at a time: many wait for services most of their time)
 	$(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
-soak: setup ## replay 300 schedules of automation, kill a recovery 8 times, and the demo of servers (half an hour)
+soak: setup ## draw new examples, replay 300 schedules of automation, kill a recovery 8 times, and the demo of servers
+	HEADWATER_TEST_SOAK=1 $(BIN)/pytest -n 2 -m hypothesis
 	HEADWATER_TEST_SOAK=1 HEADWATER_TEST_SCHEDULES=300 $(BIN)/pytest -n 2 --dist loadgroup \
 	  tests/automation tests/test_recovery.py tests/test_demo_on_servers.py
 

@@ -139,9 +139,9 @@ def has_doubled_midnights(calendar: dg.TimeWindowPartitionsDefinition) -> bool:
 
 @lru_cache(maxsize=256)
 def clock_changes(zone: str, first: datetime, last: datetime) -> tuple[ClockChange, ...]:
-    """When the clocks of `zone` are set between two moments, in order of time."""
+    """When the clocks of `zone` are set between two moments, in order of time: on whole seconds, as all clocks are."""
     found, clock = [], ZoneInfo(zone)
-    at, end = first.astimezone(UTC), last.astimezone(UTC)
+    at, end = (moment.astimezone(UTC).replace(microsecond=0) for moment in (first, last))
     before = _ahead_of_utc(at, clock)
     while at < end:
         after = min(at + _DAY, end)
@@ -149,7 +149,7 @@ def clock_changes(zone: str, first: datetime, last: datetime) -> tuple[ClockChan
         if now != before:
             low, high = at, after
             while high - low > _SECOND:
-                middle = (low + (high - low) / 2).replace(microsecond=0)
+                middle = low + (high - low) // _SECOND // 2 * _SECOND
                 low, high = (middle, high) if _ahead_of_utc(middle, clock) == before else (low, middle)
             found.append(ClockChange(high, now - before))
         at, before = after, now

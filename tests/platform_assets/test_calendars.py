@@ -62,11 +62,24 @@ def test_the_changes_of_clocks_are_those_of_zoneinfo(data: st.DataObject) -> Non
     zone = ZoneInfo(data.draw(st.sampled_from([*ZONES, "Australia/Lord_Howe", "Antarctica/Troll"])))
     first = data.draw(st.datetimes(datetime(2015, 1, 1), datetime(2018, 1, 1))).replace(tzinfo=UTC)
     last = first + timedelta(days=data.draw(st.integers(0, 500)))
+    _are_those_of_zoneinfo(zone, first, last, moment=first + (last - first) * data.draw(st.floats(0, 1)))
+
+
+@pytest.mark.parametrize("second", range(-3, 4))
+@pytest.mark.parametrize("microsecond", [0, 1, 500_000, 999_999])
+def test_a_change_of_clocks_beside_either_end_is_found_or_left_out(second: int, microsecond: int) -> None:
+    change = datetime(2017, 3, 26, 1, tzinfo=UTC)
+    beside = change + timedelta(seconds=second, microseconds=microsecond)
+    for first, last in [(beside - timedelta(days=1), beside), (beside, beside + timedelta(days=1))]:
+        _are_those_of_zoneinfo(ZoneInfo("Europe/Berlin"), first, last, moment=last)
+        assert [at for at, _ in c.clock_changes("Europe/Berlin", first, last)] == [change] * (first < change <= last)
+
+
+def _are_those_of_zoneinfo(zone: ZoneInfo, first: datetime, last: datetime, moment: datetime) -> None:
     changes = c.clock_changes(str(zone), first, last)
     for at, by in changes:
         before, after = ((at + step).astimezone(zone).utcoffset() for step in (-timedelta(seconds=1), timedelta(0)))
         assert after - before == by != timedelta(0)
-    moment = first + (last - first) * data.draw(st.floats(0, 1))
     ahead = first.astimezone(zone).utcoffset() + sum((by for at, by in changes if at <= moment), timedelta())
     assert ahead == moment.astimezone(zone).utcoffset()
 
