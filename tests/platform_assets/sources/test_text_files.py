@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from platform_assets.sources.text_files import (
@@ -74,7 +74,7 @@ def test_what_a_strict_reader_does_not_take_is_refused_by_its_line(tmp_path: Pat
 
 
 def _values_by_row(content: str) -> list[int] | None:
-    """How many values each row has by RFC 4180, character by character; None if `content` does not follow it, with LF."""
+    """How many values each row has by RFC 4180, with LF, character by character; None if `content` breaks it."""
     rows, values, at = [], 1, 0
     while at < len(content):
         if content[at] == '"':
