@@ -7,7 +7,7 @@ which pairs need which (`partition_checker/requirements.py`).
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -101,17 +101,23 @@ def end_of(calendar: dg.TimeWindowPartitionsDefinition, key: str) -> datetime | 
     return calendar.time_window_for_partition_key(key).end if has_ever(calendar, key) else None
 
 
+def changed(calendar: dg.TimeWindowPartitionsDefinition, **settings: Any) -> dg.TimeWindowPartitionsDefinition:
+    """The calendar with other `settings`, as `dg.TimeWindowPartitionsDefinition` takes them."""
+    own = {
+        "start": calendar.start,
+        "end": calendar.end,
+        "timezone": calendar.timezone,
+        "fmt": calendar.fmt,
+        "cron_schedule": calendar.cron_schedule,
+        "end_offset": calendar.end_offset,
+        "exclusions": calendar.exclusions,
+    }
+    return dg.TimeWindowPartitionsDefinition(**own | settings)
+
+
 def ended_by(calendar: dg.TimeWindowPartitionsDefinition, moment: datetime) -> Sequence[str]:
     """The keys of the partitions that had ended by `moment`, in order: none of those that a calendar reaches ahead."""
-    ended = dg.TimeWindowPartitionsDefinition(
-        start=calendar.start_ts,
-        end=calendar.end_ts,
-        timezone=calendar.timezone,
-        fmt=calendar.fmt,
-        cron_schedule=calendar.cron_schedule,
-        end_offset=min(calendar.end_offset, 0),
-        exclusions=calendar.exclusions,
-    )
+    ended = changed(calendar, end_offset=min(calendar.end_offset, 0))
     return ended.get_partition_keys(current_time=moment)
 
 

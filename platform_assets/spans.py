@@ -6,11 +6,14 @@ Belongs here: from words to the pairs of a graph. Not here: the feed's sources, 
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from itertools import groupby
 
 from platform_assets.operations.graph import Graph, Node
 
 _NAMED_PAIR = re.compile(r"([\w-]+/[\w-]+)@[^\s;,]+")
+
+_DAY = re.compile(r"\d{4}-\d\d-\d\d(-\d\d:\d\d)?")
 
 
 class SelectionError(ValueError):
@@ -29,12 +32,15 @@ class Span:
         """Read `A..B`, or `A` alone. Keys that are no dates may be in any order; their calendar tells.
 
         Raises:
-            SelectionError: dates end before they begin, or a bound is missing.
+            SelectionError: dates end before they begin, a day is in no calendar, or a bound is missing.
         """
         first, dots, last = text.partition("..")
         last = last if dots else first
         if not first or not last:
             raise SelectionError(f"{text!r} is no range of partitions: give one key, or two as 2017-03-01..2017-03-31")
+        for bound in (first, last):
+            if _DAY.fullmatch(bound) and not _is_day(bound[:10]):
+                raise SelectionError(f"{text!r}: there is no day {bound[:10]}")
         if first[0].isdigit() and last < first[: len(last)]:
             raise SelectionError(f"{text!r} ends before it begins; give the earlier key first")
         return cls(first, last)
@@ -125,3 +131,11 @@ def _outside(node: Node, span: Span) -> str:
     if node.calendar is None:
         return f"{node.name} has no partitions: leave {span} out"
     return f"{node.name} has no partition {span}; its partitions run from {node.pairs[0]} to {node.pairs[-1]}"
+
+
+def _is_day(text: str) -> bool:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True

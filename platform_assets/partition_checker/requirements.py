@@ -24,6 +24,8 @@ import numpy as np
 from dagster._core.definitions.partitions.utils.mapping import infer_partition_mapping
 from numpy.typing import NDArray
 
+from platform_assets.calendars import changed
+
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
 
@@ -297,15 +299,7 @@ def _ticks_around(
 @lru_cache(maxsize=256)
 def _windows(calendar: dg.TimeWindowPartitionsDefinition, last_key: object) -> _Windows:
     """The partitions of the calendar; `last_key` only tells apart what it was at different times."""
-    whole = dg.TimeWindowPartitionsDefinition(
-        start=calendar.start,
-        end=calendar.end,
-        timezone=calendar.timezone,
-        cron_schedule=calendar.cron_schedule,
-        end_offset=calendar.end_offset,
-        exclusions=calendar.exclusions,
-        fmt=_INSTANT,
-    )
+    whole = changed(calendar, fmt=_INSTANT)
     keys = whole.get_partition_keys()
     if not keys:
         return _Windows(np.zeros(0, np.int64), np.zeros(0, np.int64))
@@ -323,11 +317,11 @@ def _ticks(calendar: dg.TimeWindowPartitionsDefinition, first: int, last: int, e
     The last one is the end of the last window: a tick whether excluded or not.
     """
     zone = ZoneInfo(calendar.timezone)
-    whole = dg.TimeWindowPartitionsDefinition(
+    whole = changed(
+        calendar,
         start=datetime.fromtimestamp(first, zone),
         end=datetime.fromtimestamp(last, zone),
-        timezone=calendar.timezone,
-        cron_schedule=calendar.cron_schedule,
+        end_offset=0,
         exclusions=calendar.exclusions if excluding else None,
         fmt=_INSTANT,
     )

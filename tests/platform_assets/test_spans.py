@@ -101,6 +101,12 @@ def test_a_span_without_a_bound_is_refused(text: str) -> None:
         Span.of(text)
 
 
+@pytest.mark.parametrize("text", ["2017-02-30..2017-03-02", "2017-02-01..2017-02-29", "2017-02-30-04:00"])
+def test_a_span_of_a_day_in_no_calendar_is_refused(text: str) -> None:
+    with pytest.raises(SelectionError, match="there is no day 2017-02-(29|30)$"):
+        Span.of(text)
+
+
 @pytest.mark.parametrize("text", ["2017-03-04..2017-03-02", "2017-03..2017-02"])
 def test_a_span_that_ends_before_it_begins_is_refused(text: str) -> None:
     with pytest.raises(SelectionError, match="ends before it begins"):
