@@ -83,18 +83,17 @@ class Rests:
         return time.monotonic() < self._until.get(sensor, 0.0)
 
     @contextmanager
-    def after(self, sensor: str) -> Iterator[None]:
-        """A look of `sensor`, which rests afterwards."""
-        began = time.monotonic()
+    def after(self, sensor: str, clock: Callable[[], float]) -> Iterator[None]:
+        """A look of `sensor`, which rests afterwards, for how long the look took by `clock`."""
+        began = clock()
         try:
             yield
         finally:
-            ended = time.monotonic()
-            self._until[sensor] = ended + rest(ended - began, 0.0)
+            self._until[sensor] = time.monotonic() + rest(clock() - began, 0.0)
 
 
 def resting(tick: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
-    """`tick` of a sensor, left out while it rests."""
+    """`tick` of a sensor, left out while it rests. It is the sensor's code server that works meanwhile."""
     rests = Rests()
 
     @functools.wraps(tick)
@@ -103,14 +102,17 @@ def resting(tick: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
     ) -> list[Any]:
         if rests.now(sensor.selector_id):
             return []
-        with rests.after(sensor.selector_id):
+        with rests.after(sensor.selector_id, time.monotonic):
             return tick(process, logger, sensor, *rest)
 
     return ticked
 
 
 def when_due(tick: Callable[..., Any]) -> Callable[..., Any]:
-    """`tick` of automation, left out while it rests, and while nothing has happened since one that led to nothing."""
+    """`tick` of automation, left out while it rests, and while nothing has happened since one that led to nothing.
+
+    It works in its own thread: what it waited for there, a run that is being launched, is no reason to rest.
+    """
     looks, rests = Looks(), Rests()
 
     @functools.wraps(tick)
@@ -130,7 +132,7 @@ def when_due(tick: Callable[..., Any]) -> Callable[..., Any]:
         began, clock = time.monotonic(), time.time()
         seen = Seen.now(process.instance, workspace.get_code_location_entries())
         if looks.is_due(sensor.selector_id, seen, began):
-            with rests.after(sensor.selector_id):
+            with rests.after(sensor.selector_id, time.thread_time):
                 tick(daemon, process, workspace, repository, sensor, crash_flags)
             ticks = process.instance.get_ticks(sensor.get_remote_origin_id(), sensor.selector_id, limit=1)
             # Dagster may have left it out: then the newest tick is of before, and has not seen this.

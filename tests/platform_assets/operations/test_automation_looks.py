@@ -56,9 +56,10 @@ class Daemon:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The time in seconds, `now`: it stands still, so that looks take none, unless a test moves it."""
-    clock = SimpleNamespace(now=1_000.0)
-    monkeypatch.setattr(automation_looks, "time", SimpleNamespace(monotonic=lambda: clock.now, time=time.time))
+    """The time in seconds, `now`, and what the thread has `worked` of it: both stand still, unless a test moves them."""
+    clock = SimpleNamespace(now=1_000.0, worked=0.0)
+    told = SimpleNamespace(monotonic=lambda: clock.now, thread_time=lambda: clock.worked, time=time.time)
+    monkeypatch.setattr(automation_looks, "time", told)
     return clock
 
 
@@ -135,10 +136,11 @@ def test_each_sensor_looks_for_itself_and_what_is_no_sensor_always(daemon: Daemo
     assert daemon.look() is False
 
 
-def test_after_a_look_that_took_long_automation_rests_longer(daemon: Daemon, clock: SimpleNamespace) -> None:
+def test_after_a_look_that_worked_long_automation_rests_longer(daemon: Daemon, clock: SimpleNamespace) -> None:
     def slowly() -> None:
         materialize(daemon)
-        clock.now += 4
+        clock.worked += 4
+        clock.now += 30
 
     daemon.meanwhile = slowly
     assert [daemon.look(), daemon.look()] == [True, False]
