@@ -56,7 +56,7 @@ class Daemon:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The time in seconds, `now`, and what the thread has `worked` of it: both stand still, unless a test moves them."""
+    """The time in seconds, `now`, and what the thread has `worked`: both stand still, unless a test moves them."""
     clock = SimpleNamespace(now=1_000.0, worked=0.0)
     told = SimpleNamespace(monotonic=lambda: clock.now, thread_time=lambda: clock.worked, time=time.time)
     monkeypatch.setattr(automation_looks, "time", told)
