@@ -10,8 +10,8 @@ from ml_assets.features.catalogue import catalogue
 from ml_assets.projects import declared_assets, declared_models
 from ml_assets.sdk.assets import project_assets
 from platform_assets.automation import automation_sensor
-from platform_assets.freshness.checks import build_freshness
 from platform_assets.partition_checker.checker import PartitionChecker
+from platform_assets.partition_checker.freshness import build_freshness
 from platform_assets.partition_checker.reconcile import build_partition_health
 from resources.environment import Environment
 from resources.feature_store.online_resource import OnlineStore

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.declarative_automation.operators.dep_operators import DepsAutomationCondition
 
-from platform_assets.completeness import Completeness, completeness_of
+from platform_assets.asset_graph.completeness import Completeness, completeness_of
 from platform_assets.conditions import (
     ComesAgainCondition,
     OvertakenCondition,

@@ -3,11 +3,14 @@
 Belongs here: arguments, exit codes, printing. Not here: what the commands do.
 """
 
+import ast
 import os
 import signal
 import sys
 import warnings
-from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,64 +20,35 @@ from resources.environment import Environment, SettingError
 # Dagster marks partition mappings and single-run backfills as beta; the release is pinned and the tests drive them.
 warnings.filterwarnings("ignore", message="Parameter `")
 
-_FOREIGN = {
-    "check": (
-        "platform_assets.partition_checker.command:check",
-        "Say of every pair of ASSETS whether it is there as it was recorded, built from what is there now.",
-    ),
-    "explain": (
-        "platform_assets.recovery.command:explain",
-        "Say why a pair is as it is: the shortest chain of causes, and the plan that would mend the first of them.",
-    ),
-    "feed": (
-        "platform_assets.feed.command:feed",
-        "Play the upstream systems: deliver partitions of SOURCES into the landing zone.",
-    ),
-    "forget": (
-        "platform_assets.partition_checker.orphans_command:forget",
-        "Remove tables, receipts and online rows of ASSETS, which headwater check calls orphaned.",
-    ),
-    "move": (
-        "platform_assets.operations.home_command:move",
-        "Make a home that was moved, copied or restored readable where it is now, with the environments under it.",
-    ),
-    "plan": (
-        "platform_assets.recovery.command:plan",
-        "Say exactly which pairs would be rebuilt, why each, by which runs, and how long that takes.",
-    ),
-    "recover": (
-        "platform_assets.recovery.command:recover",
-        "Carry out PLAN, a file of headwater plan, as a Dagster backfill; again, to retry exactly what failed.",
-    ),
-    "restore-ledger": (
-        "platform_assets.partition_checker.restore_command:restore_ledger",
-        "Restore lost receipts, as far as lake and event log prove them; a damaged ledger is set aside first.",
-    ),
-}
-"""Commands that live beside what they do, imported when first used; with what the list of commands says of each."""
+COMMANDS = "headwater.commands"
+"""The group of entry points that are commands: whoever builds upon this package adds some by its own."""
 
 
 class _Commands(click.Group):
+    """The commands that installed packages name, imported when they are used: orchestrator and engine take seconds."""
+
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), *_FOREIGN])
+        return sorted(_places())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _FOREIGN:
-            return super().get_command(ctx, cmd_name)
-        module, name = _FOREIGN[cmd_name][0].split(":")
-        command = getattr(import_module(module), name)
-        assert isinstance(command, click.Command)
+        place = _places().get(cmd_name)
+        if place is None:
+            return None
+        command = place.load()
+        assert isinstance(command, click.Command), f"{place.value} is no command"
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands without importing any: orchestrator and engine take seconds."""
-        width = formatter.width - 6 - max(map(len, self.list_commands(ctx)))
-        own = {name: command.get_short_help_str(width) for name, command in self.commands.items()}
-        foreign = {
-            name: click.Command(name, help=said).get_short_help_str(width) for name, (_, said) in _FOREIGN.items()
-        }
+        """List the commands by what their functions say of themselves, read without importing any."""
+        places = _places()
+        width = formatter.width - 6 - max(map(len, places))
         with formatter.section("Commands"):
-            formatter.write_dl(sorted((own | foreign).items()))
+            formatter.write_dl(
+                [
+                    (name, click.Command(name, help=_said(place)).get_short_help_str(width))
+                    for name, place in sorted(places.items())
+                ]
+            )
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -88,7 +62,7 @@ class _Commands(click.Group):
             # Whatever it is goes on: in a line where it is known what a person can do, else as it came.
             if isinstance(error, click.exceptions.Exit | click.ClickException | click.Abort):
                 raise
-            from platform_assets.operations.failures import in_a_line
+            from platform_assets.failures import in_a_line
 
             if (said := in_a_line(error, Environment.current())) is None:
                 raise
@@ -98,8 +72,8 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Headwater: dbt models, features, models and forecasts as one asset graph."""
-    from platform_assets.operations.parent import restore_interrupts
-    from platform_assets.operations.privacy import PRIVATE, openness_of
+    from platform_assets.instance.parent import restore_interrupts
+    from platform_assets.instance.privacy import PRIVATE, openness_of
 
     environment = Environment.current()
     os.environ.update(environment.variables)
@@ -111,66 +85,23 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
-@main.command()
-def prepare() -> None:
-    """Create what is missing of the state, and see that every code location loads."""
-    from platform_assets.operations.locations import loaded
-    from platform_assets.operations.services import prepare
+def _places() -> dict[str, EntryPoint]:
+    """The commands by name.
 
-    environment = Environment.current()
-    prepare(environment)
-    loaded()
-    click.echo(f"ready: {environment.home}")
-
-
-@main.command()
-def up() -> None:
-    """Run the web UI with sensors and automation on, until Ctrl-C."""
-    from platform_assets.operations.services import running
-
-    environment = Environment.current()
-    with running(environment, environment.port) as services:
-        click.echo(f"Headwater is up at {services.url} (logs in {environment.home / 'logs'}). Ctrl-C stops it.")
-        services.wait()
+    Raises:
+        click.ClickException: two packages name one command.
+    """
+    found: dict[str, EntryPoint] = {}
+    for place in entry_points(group=COMMANDS):
+        other = found.setdefault(place.name, place)
+        if other.value != place.value:
+            raise click.ClickException(f"command {place.name!r} is both {other.value} and {place.value}: remove one")
+    return found
 
 
-@main.command()
-@click.option("--full", is_flag=True, help="The whole year instead of its first half; extends what is there.")
-@click.option("--days", type=click.IntRange(min=0), help="New days left to automation; default: 1, with --full 2.")
-@click.option("--seed", default=7, show_default=True, help="Seed of the synthetic reading log.")
-@click.option("--scale", default=1.0, show_default=True, help="Scale of the synthetic reading log.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of tables.")
-def demo(full: bool, days: int | None, seed: int, scale: float, as_json: bool) -> None:
-    """Run the main job on real data: history by backfills, then new days by automation alone."""
-    from rich.console import Console
-
-    from platform_assets.operations.demo import DemoError, run_demo
-    from platform_assets.operations.demo_extent import FULL, SHORT, ExtentError
-    from platform_assets.operations.graph import Graph
-    from platform_assets.operations.report import REPORT, show, summarize
-    from platform_assets.progress import progress
-
-    environment = Environment.current()
-    extent = FULL if full else SHORT
-    new_days = extent.new_days if days is None else days
-    try:
-        with progress() as shown:
-            outcome = run_demo(environment, shown, extent, new_days=new_days, seed=seed, scale=scale)
-    except ExtentError as error:
-        raise click.UsageError(f"--days: {error}") from error
-    except DemoError as error:
-        raise click.ClickException(str(error)) from error
-    report = summarize(environment, outcome, Graph.of_workspace())
-    path = environment.home / REPORT
-    report.write(path)
-    if as_json:
-        click.echo(path.read_text(), nl=False)
-    else:
-        show(report, Console())
-        click.echo(f"Report: {path}. Open the web UI on the same data with: make up")
-        if not full:
-            click.echo(
-                "This was half a year: freshness warns that the rest has not been delivered. To go on to the whole: "
-                "make demo FULL=1"
-            )
-    sys.exit(0 if report.succeeded else 1)
+def _said(place: EntryPoint) -> str:
+    """What the function of a command says of itself."""
+    module = find_spec(place.module)
+    tree = ast.parse(Path(module.origin).read_bytes()) if module and module.origin else ast.Module([], [])
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == place.attr]
+    return (ast.get_docstring(functions[0]) or "") if functions else ""

@@ -8,11 +8,11 @@ import dagster as dg
 from platform_assets.automation import automation_sensor
 from platform_assets.dbt_models.assets import DbtGraph, build_dbt_assets
 from platform_assets.dbt_models.window import refuse_other_calendars
-from platform_assets.freshness.checks import build_freshness
 from platform_assets.partition_checker.checker import PartitionChecker
+from platform_assets.partition_checker.freshness import build_freshness
 from platform_assets.partition_checker.reconcile import build_partition_health, build_reconciliation
 from platform_assets.partitions import CALENDARS
-from platform_assets.recovery.jobs import build_recovery
+from platform_assets.plans.jobs import build_recovery
 from platform_assets.sources.assets import build_sources
 from platform_assets.sources.catalogue import SOURCES
 from resources.dbt import Dbt

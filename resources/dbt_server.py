@@ -1,7 +1,7 @@
 """dbt without its start-up: a process that has imported dbt already forks for each command.
 
 Belongs here: the server, and the client that stands in for the `dbt` program. Not here: which commands are run
-(`dbt.py`), who starts a server (`platform_assets/operations/run_launcher.py`).
+(`dbt.py`), who starts a server (`platform_assets/instance/run_launcher.py`).
 
 dbt spends 5 s of a core on imports, more than a day of data takes. The client passes its arguments, folder, variables
 and output to the server; a command ends with its client, and a server with the process that started it.

@@ -1,7 +1,7 @@
 """A home: whose its places are, where it was when they were last opened, and the version of what is stored in them.
 
 Belongs here: the record that a home keeps of itself, the claims on places outside of it, upgrading what an older
-version stored. Not here: the steps of an upgrade (`platform_assets/operations/upgrades.py`), moving (`moving.py`).
+version stored. Not here: the steps of an upgrade (`platform_assets/instance/upgrades.py`), moving (`moving.py`).
 
 A home says in `home.json` who it is. A place outside of it that a setting names (a database, the folder of the lake's
 files, an online store) holds a claim, the same words, so that no other home or environment writes to it.

@@ -1,7 +1,7 @@
 """Making a home that was moved, copied or restored elsewhere readable: what it holds names files by their old place.
 
 Belongs here: which stores name files, and rewriting each in one transaction. Not here: finding out that a home was
-moved (`home.py`), settings that are written anew each time (`platform_assets/operations/services.py`). Done again, or
+moved (`home.py`), settings that are written anew each time (`platform_assets/instance/services.py`). Done again, or
 begun again after a kill, it comes to the same.
 """
 

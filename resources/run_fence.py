@@ -3,7 +3,7 @@
 Dagster may end a run from outside while its worker lives: a run that took too long to start, one whose worker seemed
 gone, one that a person marked as canceled. What the run was to build is built by another one then. Belongs here:
 whether that has happened to a run, asked before each commit. Not here: ending the worker
-(`platform_assets/operations/run_launcher.py`).
+(`platform_assets/instance/run_launcher.py`).
 
 The run's events say it for good, whereas its status may be overwritten by a worker that starts at that moment. It is
 read without Dagster, so that the dbt process can ask.

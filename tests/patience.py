@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from platform_assets.operations.patience import Pace, Patience
+from platform_assets.patience import Pace, Patience
 
 SOAK = bool(os.environ.get("HEADWATER_TEST_SOAK"))
 """Whether what takes many minutes runs as a whole, as `make soak` asks, and not a sample of it."""

@@ -7,8 +7,8 @@ import json
 import os
 from datetime import date
 
-from platform_assets.operations.demo import Outcome, run_demo
-from platform_assets.operations.demo_extent import Extent
+from ml_assets.demo.extent import Extent
+from ml_assets.demo.main_job import Outcome, run_demo
 from platform_assets.progress import progress
 from resources.environment import Environment
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from platform_assets.operations.graph import Graph
+from platform_assets.asset_graph.declared import declared_graph
+from platform_assets.asset_graph.graph import Graph
 from platform_assets.partition_checker.checker import PartitionChecker
 from resources.environment import Environment
 
@@ -24,5 +25,5 @@ def checker_of(
 ) -> PartitionChecker:
     """The Partition Checker of `environment` for assets by code location; `resources` are those that they ask for."""
     provided = {**resources, "checker": PartitionChecker.of(environment)}
-    graph = Graph.of({name: dg.Definitions(assets, resources=provided) for name, assets in locations.items()})
+    graph = declared_graph({name: dg.Definitions(assets, resources=provided) for name, assets in locations.items()})
     return checker_over(environment, graph)

@@ -12,8 +12,8 @@ import pytest
 import redis
 from sqlalchemy import create_engine, text
 
-from platform_assets.operations.graph import Graph
-from platform_assets.operations.report import summarize
+from ml_assets.demo.report import summarize
+from platform_assets.asset_graph.published import workspace_graph
 from resources.environment import Environment
 from tests.patience import SOAK
 from tests.small_demo import TWO_WEEKS_OF_SALES, small_demo
@@ -46,7 +46,7 @@ def test_days_come_by_themselves_on_postgresql_and_redis(
     outcome = small_demo(environment, replace(TWO_WEEKS_OF_SALES, new_days=DAYS))
     assert len([stage for stage in outcome.built if stage.startswith("new day")]) == DAYS
     assert all(outcome.built.values())
-    report = summarize(environment, outcome, Graph.of_workspace())
+    report = summarize(environment, outcome, workspace_graph(environment.home))
     assert {asset.asset: asset.checks_failed for asset in report.assets if asset.checks_failed} == {}
     by_asset = {asset.asset: asset for asset in report.assets}
     assert by_asset["commerce/product_weeks"].pairs == 2

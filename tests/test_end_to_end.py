@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from platform_assets.feed.delivery import deliver, select
-from platform_assets.operations.services import ServiceError, running
+from platform_assets.instance.services import ServiceError, running
 from resources.environment import Environment
 from resources.warehouse import TableName, Warehouse
 from tests.patience import wait, work_of

@@ -11,8 +11,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from platform_assets.asset_graph.declared import declared_graph
+from platform_assets.asset_graph.graph import Node
+from platform_assets.asset_graph.published import GraphError, workspace_graph
 from platform_assets.backfills import ONE_RUN
-from platform_assets.operations.graph import Graph, GraphError, Node, workspace_graph
 from platform_assets.partition_checker.reconcile import HEALTH
 from platform_assets.teams import TEAMS
 from resources.dbt import Dbt
@@ -102,7 +104,7 @@ def test_every_data_test_of_dbt_is_the_check_of_one_asset(
 def test_a_data_test_reads_only_its_model_and_what_that_is_built_from(
     locations: Mapping[str, dg.Definitions], shared_environment: Environment
 ) -> None:
-    graph = Graph.of(locations)
+    graph = declared_graph(locations)
     manifest = Dbt.of(shared_environment).manifest()
     owners = {check.name: check.asset_key for node in graph.built for check in node.checks}
     for node in manifest["nodes"].values():
@@ -134,7 +136,7 @@ def test_every_built_asset_refuses_by_name_what_it_lacks_before_anything_is_writ
     locations: Mapping[str, dg.Definitions], shared_environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HEADWATER_HOME", str(shared_environment.home))
-    graph = Graph.of(locations)
+    graph = declared_graph(locations)
     with dg.DagsterInstance.ephemeral() as instance:
         for node in graph.built:
             if node.key == HEALTH:
@@ -171,7 +173,7 @@ def test_the_graph_that_a_run_worker_finds_kept_is_the_one_of_the_definitions(
     tmp_path: Path,
 ) -> None:
     monkeypatch.setenv("HEADWATER_HOME", str(shared_environment.home))
-    loaded = Graph.of(locations)
+    loaded = declared_graph(locations)
     for _ in range(2):
         kept = workspace_graph(tmp_path)
         assert kept.nodes == loaded.nodes
@@ -221,11 +223,11 @@ def test_no_key_is_declared_twice(locations: Mapping[str, dg.Definitions]) -> No
 
 
 def test_every_dependency_across_locations_exists(locations: Mapping[str, dg.Definitions]) -> None:
-    assert len(Graph.of(locations).nodes) == len(every_spec(locations))
+    assert len(declared_graph(locations).nodes) == len(every_spec(locations))
 
 
 def test_lineage_reaches_from_deliveries_to_the_forecast(locations: Mapping[str, dg.Definitions]) -> None:
-    graph = Graph.of(locations)
+    graph = declared_graph(locations)
     seen, frontier = set(), [dg.AssetKey(["commerce", "product_demand_predictions"])]
     while frontier:
         key = frontier.pop()
@@ -237,7 +239,7 @@ def test_lineage_reaches_from_deliveries_to_the_forecast(locations: Mapping[str,
 
 
 def test_a_pair_is_buildable_exactly_when_its_whole_upstream_is(locations: Mapping[str, dg.Definitions]) -> None:
-    graph = Graph.of(locations)
+    graph = declared_graph(locations)
     delivered = {key: set(node.pairs) for key, node in graph.nodes.items() if node.location is None}
     everything = graph.buildable(delivered)
     assert all(everything[node.key] == set(node.pairs) for node in graph.built)

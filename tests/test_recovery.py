@@ -14,19 +14,19 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from platform_assets.asset_graph.selections import pairs_named
 from platform_assets.feed.delivery import deliver, select
-from platform_assets.operations.client import Client
-from platform_assets.operations.patience import Patience
-from platform_assets.operations.services import open_instance, running
+from platform_assets.instance.client import Client
+from platform_assets.instance.services import open_instance, running
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partition_checker.inspection import Inspector
 from platform_assets.partition_checker.states import State
-from platform_assets.recovery.launching import RecoveryRefused, done_since, launch
-from platform_assets.recovery.plan import Plan
-from platform_assets.recovery.roots import Situation, changed, unhealthy
+from platform_assets.patience import Patience
+from platform_assets.plans.launching import RecoveryRefused, done_since, launch
+from platform_assets.plans.plan import Plan
+from platform_assets.plans.roots import Situation, changed, unhealthy
 from platform_assets.sources.arrival import find_arrivals, recorded_versions
 from platform_assets.sources.catalogue import SOURCES
-from platform_assets.spans import pairs_named
 from resources.environment import Environment
 from resources.lake_catalog import LakeCatalog
 from resources.warehouse import TableName, Warehouse
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.xdist_group("recovery")
 WEEK = "2017-12-04..2017-12-10"
 SCALE = 0.02
 KILLS = 8 if SOAK else 3
-SERVICES = ("operations.web_server", "operations.daemon", "operations.code_server", "dagster._cli", "grpc")
+SERVICES = ("instance.web_server", "instance.daemon", "instance.code_server", "dagster._cli", "grpc")
 
 Receipts = dict[str, dict[str, str]]
 """Ids by asset and partition."""

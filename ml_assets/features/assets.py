@@ -24,9 +24,9 @@ from ml_assets.sdk.declaration_error import DeclarationError
 from ml_assets.sdk.feature_forms import mart_columns, unfit_columns
 from ml_assets.sdk.feature_views import FeatureView, OnRequestTransform
 from platform_assets import partitions
+from platform_assets.asset_graph.completeness import Completeness
 from platform_assets.backfills import ONE_RUN
 from platform_assets.code_version import code_version
-from platform_assets.completeness import Completeness
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partitioned_checks import judged_materializations, partitioned_check, verdict
 from platform_assets.table_metadata import table_metadata

@@ -25,9 +25,9 @@ from ml_assets.sdk.specs import completed, plain_query, settled
 from ml_assets.sdk.stages import Fold, Predicted, Stores, keep
 from ml_assets.sdk.tables import ProjectTables
 from ml_assets.sdk.trainers import DetailedTrainer
+from platform_assets.asset_graph.completeness import Completeness
 from platform_assets.backfills import ONE_RUN
 from platform_assets.code_version import code_version
-from platform_assets.completeness import Completeness
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partitioned_checks import partitioned_check
 from platform_assets.partitions import offset

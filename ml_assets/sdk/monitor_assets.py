@@ -17,9 +17,9 @@ from ml_assets.sdk.specs import completed
 from ml_assets.sdk.stages import present, stored
 from ml_assets.sdk.tables import MONITOR_SCHEMA, ProjectTables
 from ml_assets.sdk.windows import Calendar, upstream_keys
+from platform_assets.asset_graph.completeness import Completeness
 from platform_assets.backfills import ONE_RUN
 from platform_assets.code_version import code_version
-from platform_assets.completeness import Completeness
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partitioned_checks import judged_materializations, partitioned_check, verdict
 from platform_assets.partitions import offset

@@ -10,9 +10,9 @@ import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DbtProject
 
 from platform_assets import partitions
+from platform_assets.asset_graph.completeness import Completeness, Storage
 from platform_assets.automation import when_upstream_complete
 from platform_assets.calendars import first_ambiguous_bound
-from platform_assets.completeness import Completeness, Storage
 from platform_assets.teams import team_of
 from resources.warehouse import PARTITION_KEY
 

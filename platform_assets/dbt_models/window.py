@@ -10,8 +10,8 @@ from typing import Any
 import dagster as dg
 from dagster._time import dst_safe_strftime
 
+from platform_assets.asset_graph.graph import ranges
 from platform_assets.calendars import HOUR_FORMAT, first_weekday, grain_of
-from platform_assets.operations.graph import ranges
 
 WINDOWS = "HEADWATER_WINDOWS"
 """The variable that names the windows to the dbt macros, as start/end parted by commas; see window.sql."""

@@ -18,10 +18,10 @@ from dagster._core.storage.tags import (
     WILL_RETRY_TAG,
 )
 
+from platform_assets.asset_graph.graph import Graph, Node
+from platform_assets.asset_graph.requirements import BoolArray
 from platform_assets.conditions import RETRIED_WITHIN
 from platform_assets.newest_events import newest_events
-from platform_assets.operations.graph import Graph, Node
-from platform_assets.partition_checker.requirements import BoolArray
 from platform_assets.partition_checker.stalls import Activity, Attempt
 from platform_assets.partition_checker.states import FloatArray
 from resources.database import in_parts

@@ -27,9 +27,9 @@ from dagster._core.execution.plan.execute_step import (
     _get_input_provenance_data,
 )
 
+from platform_assets.asset_graph.requirements import BoolArray, Requirement
 from platform_assets.partition_checker.inspection import Inspector
 from platform_assets.partition_checker.kept import Kept, holding_values, kept_in_table
-from platform_assets.partition_checker.requirements import BoolArray, Requirement
 from platform_assets.partition_checker.states import Facts, inputs_changed, inputs_of, presence
 from platform_assets.partitioned_checks import evaluations_again, newest_materializations, report_together
 from resources.ledger import Input, Receipt, digest, mark_of, schema_columns

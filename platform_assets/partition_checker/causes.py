@@ -1,7 +1,7 @@
 """Why a pair is as it is: the shortest chain of causes, from the pair back to what came first.
 
 Belongs here: following causes upstream, from one pair to the next. Not here: judging pairs (`states.py`), what would
-mend it (`platform_assets/recovery/`).
+mend it (`platform_assets/plans/`).
 """
 
 from collections import deque
@@ -11,9 +11,8 @@ from datetime import datetime
 
 import numpy as np
 
-from platform_assets.operations.graph import Graph
+from platform_assets.asset_graph.graph import Graph, named
 from platform_assets.partition_checker.activity import activity, attempts
-from platform_assets.partition_checker.gate import named
 from platform_assets.partition_checker.inspection import Inspector
 from platform_assets.partition_checker.stalls import remedy, unsettled_pairs, why_nobody_builds
 from platform_assets.partition_checker.states import PairState, State

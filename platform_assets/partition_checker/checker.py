@@ -11,13 +11,14 @@ import dagster as dg
 import numpy as np
 from pydantic import Field
 
+from platform_assets.asset_graph.graph import Graph, Node
+from platform_assets.asset_graph.published import GraphError, workspace_graph
+from platform_assets.asset_graph.requirements import BoolArray
 from platform_assets.automation import CUT_OFF
-from platform_assets.operations.graph import Graph, GraphError, Node, workspace_graph
 from platform_assets.partition_checker.build import ERROR_CHARACTERS, Build
 from platform_assets.partition_checker.deep import note_unreadable
-from platform_assets.partition_checker.gate import NotVerified, refuse_unless_verified, required
+from platform_assets.partition_checker.gate import NotVerified, refuse_unless_verified
 from platform_assets.partition_checker.inspection import Inspector
-from platform_assets.partition_checker.requirements import BoolArray
 from platform_assets.partition_checker.states import Facts
 from platform_assets.partition_checker.verdicts import WANTING, report, verified_check
 from resources.environment import Environment
@@ -119,7 +120,7 @@ def admitted(inspector: Inspector, asked: Mapping[str, BoolArray]) -> dict[str, 
     Raises:
         NotVerified: an upstream pair that one of them needs may not be built upon.
     """
-    needed = required(inspector.graph, asked)
+    needed = inspector.graph.required(asked)
     wanted = {name: asked[name] | pairs if name in asked else pairs for name, pairs in needed.items()}
     wanted = {**asked, **wanted}
     facts = inspector.facts(wanted, inspector.read_by(wanted))

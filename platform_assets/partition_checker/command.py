@@ -17,15 +17,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from platform_assets.operations.services import open_instance
+from platform_assets.asset_graph.graph import named
+from platform_assets.asset_graph.selections import SelectionError, pairs_named, runs_of_same
+from platform_assets.instance.services import open_instance
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partition_checker.deep import adopt, read_again
-from platform_assets.partition_checker.gate import named
 from platform_assets.partition_checker.inspection import Inspector, Wanted
 from platform_assets.partition_checker.orphans import Orphan, orphans
 from platform_assets.partition_checker.states import PairState, State
 from platform_assets.progress import progress
-from platform_assets.spans import SelectionError, pairs_named, runs_of_same
 from resources.environment import Environment
 from resources.feature_store.online_resource import OnlineStore
 

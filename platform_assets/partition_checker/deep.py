@@ -10,10 +10,10 @@ from pathlib import Path
 import duckdb
 import numpy as np
 
-from platform_assets.operations.graph import Node
+from platform_assets.asset_graph.graph import Node
+from platform_assets.asset_graph.requirements import BoolArray
 from platform_assets.partition_checker.inspection import Inspector
 from platform_assets.partition_checker.kept import Kept, file_digest, kept_in_files, kept_in_table
-from platform_assets.partition_checker.requirements import BoolArray
 from platform_assets.partition_checker.states import FORGED, Facts, Judged, PairState, State, inputs_of
 from resources.ledger import FoundDamage, Receipt, schema_columns
 from resources.warehouse import TableName

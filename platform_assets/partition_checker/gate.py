@@ -1,14 +1,14 @@
-"""The gate: which upstream pairs a step needs, and the refusal when one of them may not be built upon.
+"""The gate: the refusal of a step when an upstream pair that it needs may not be built upon.
 
-Belongs here: what is required of whom, and saying what is wrong. Not here: the states themselves (`states.py`).
+Belongs here: saying what is wrong. Not here: what is required of whom (`asset_graph/`), the states (`states.py`).
 """
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from platform_assets.operations.graph import UNPARTITIONED, Graph, Node
-from platform_assets.partition_checker.requirements import BoolArray
+from platform_assets.asset_graph.graph import Graph, Node, named
+from platform_assets.asset_graph.requirements import BoolArray
 from platform_assets.partition_checker.states import Judged, PairState
 
 _PAIRS_SHOWN = 20
@@ -20,24 +20,6 @@ class NotVerified(RuntimeError):
     def __init__(self, wanted: Sequence[str], pairs: Sequence[PairState]) -> None:
         self.pairs = tuple(pairs)
         super().__init__(_refusal(wanted, pairs))
-
-
-def required(graph: Graph, asked: Mapping[str, BoolArray]) -> dict[str, BoolArray]:
-    """The upstream pairs that the asked ones cannot be built without and that are not among them, by asset.
-
-    What an upstream system delivers is not among them: the asset that loads it inspects the delivery itself.
-    """
-    found: dict[str, BoolArray] = {}
-    for name, pairs in asked.items():
-        node = graph.named[name]
-        for upstream, requirement in graph.requirements(node).items():
-            if graph.named[upstream].location is None or not node.completeness.needs(upstream):
-                continue
-            needed = requirement.needed(pairs)
-            if upstream in asked:
-                needed = needed & ~asked[upstream]
-            found[upstream] = found.get(upstream, np.zeros_like(needed)) | needed
-    return {name: pairs for name, pairs in found.items() if pairs.any()}
 
 
 def refuse_unless_verified(
@@ -55,11 +37,6 @@ def refuse_unless_verified(
     ]
     if wrong:
         raise NotVerified(list(asked), wrong)
-
-
-def named(asset: str, partition: str) -> str:
-    """A pair as people read it: team/entity@partition, without the @ where the asset has no partitions."""
-    return f"{asset}@{partition}" if partition != UNPARTITIONED else asset
 
 
 def _absent(judged: Judged, graph: Graph, asked: Mapping[str, BoolArray]) -> BoolArray:

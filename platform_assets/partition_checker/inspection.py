@@ -16,9 +16,9 @@ import dagster as dg
 import numpy as np
 from dagster._time import get_current_datetime
 
-from platform_assets.operations.graph import Graph, Node
+from platform_assets.asset_graph.graph import Graph, Node
+from platform_assets.asset_graph.requirements import BoolArray, IntArray
 from platform_assets.partition_checker.deliveries import delivered_versions
-from platform_assets.partition_checker.requirements import BoolArray, IntArray
 from platform_assets.partition_checker.states import NONE, Damage, Facts, Judged, State, judge
 from resources.lake_catalog import DataFiles, LakeCatalog
 from resources.ledger import Attempt, FoundDamage, Ledger, Standings, StoredFile, mark_of

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from platform_assets.operations.services import open_instance
+from platform_assets.instance.services import open_instance
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partition_checker.inspection import Inspector
 from platform_assets.partition_checker.orphans import Orphan, orphans

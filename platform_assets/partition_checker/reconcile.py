@@ -13,9 +13,9 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
+from platform_assets.asset_graph.completeness import Completeness, completeness_of
+from platform_assets.asset_graph.graph import Node
 from platform_assets.calendars import name_of
-from platform_assets.completeness import Completeness, completeness_of
-from platform_assets.operations.graph import Node
 from platform_assets.partition_checker.activity import activity, attempts
 from platform_assets.partition_checker.build import recorded_event
 from platform_assets.partition_checker.checker import PartitionChecker

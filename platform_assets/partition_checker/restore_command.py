@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from platform_assets.operations.services import open_instance
+from platform_assets.instance.services import open_instance
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partition_checker.restoring import restore
 from platform_assets.progress import progress

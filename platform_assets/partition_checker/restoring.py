@@ -15,7 +15,7 @@ from pathlib import Path
 import dagster as dg
 import duckdb
 
-from platform_assets.operations.graph import Node
+from platform_assets.asset_graph.graph import Node
 from platform_assets.partition_checker.inspection import Inspector
 from platform_assets.partition_checker.kept import Kept, kept_in_files, kept_in_table
 from platform_assets.partition_checker.states import inputs_of

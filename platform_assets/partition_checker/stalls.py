@@ -14,9 +14,8 @@ from datetime import datetime
 
 import numpy as np
 
-from platform_assets.operations.graph import Graph, Node
-from platform_assets.partition_checker.gate import named
-from platform_assets.partition_checker.requirements import BoolArray, Requirement
+from platform_assets.asset_graph.graph import Graph, Node, named
+from platform_assets.asset_graph.requirements import BoolArray, Requirement
 from platform_assets.partition_checker.states import STATES, FloatArray, Judged, State
 
 PATIENCE_SECONDS = 1800.0

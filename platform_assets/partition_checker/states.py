@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from platform_assets.partition_checker.requirements import BoolArray, IntArray, Requirement
+from platform_assets.asset_graph.requirements import BoolArray, IntArray, Requirement
 from resources.ledger import Input, Marks
 
 FloatArray = NDArray[np.float64]

@@ -12,9 +12,8 @@ from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.instance.utils import RUNLESS_JOB_NAME
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
+from platform_assets.asset_graph.graph import Graph, Node, named
 from platform_assets.automation import VERIFIED
-from platform_assets.operations.graph import Graph, Node
-from platform_assets.partition_checker.gate import named
 from platform_assets.partition_checker.states import STATES, Judged, PairState, State
 from platform_assets.partitioned_checks import Judged as JudgedMaterializations
 from platform_assets.partitioned_checks import judged_materializations, partitioned_check, verdict

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import dagster as dg
 
+from platform_assets.asset_graph.completeness import Completeness, Storage
+from platform_assets.asset_graph.declared import EQUAL_VERSIONS
 from platform_assets.automation import when_upstream_complete
 from platform_assets.backfills import ONE_RUN
-from platform_assets.completeness import Completeness, Storage
-from platform_assets.operations.graph import EQUAL_VERSIONS
 from platform_assets.partition_checker.build import Build
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partition_checker.deliveries import delivered_versions

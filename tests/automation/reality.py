@@ -14,7 +14,7 @@ from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent, 
 from dagster._core.storage.tags import WILL_RETRY_TAG
 
 from platform_assets.automation import when_upstream_complete
-from platform_assets.operations.automation_looks import Looks, Seen
+from platform_assets.instance.automation_looks import Looks, Seen
 from platform_assets.partition_checker.verdicts import report, verified_check
 from platform_assets.partitioned_checks import judged_materializations, partitioned_check, verdict
 from tests.automation.model import CANCELED, FAILURE, PASSED, SUCCESS, Model

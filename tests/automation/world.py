@@ -14,8 +14,8 @@ from functools import cached_property
 import dagster as dg
 import numpy as np
 
-from platform_assets.completeness import Completeness
-from platform_assets.partition_checker.requirements import compile_requirement
+from platform_assets.asset_graph.completeness import Completeness
+from platform_assets.asset_graph.requirements import compile_requirement
 from platform_assets.partitions import same_time
 
 DAILY = dg.DailyPartitionsDefinition("2017-01-07", end_date="2017-01-11")

@@ -27,12 +27,12 @@ from rich.console import Console
 from rich.table import Table
 
 from platform_assets.definitions import build_defs
-from platform_assets.operations.services import open_instance
+from platform_assets.instance.services import open_instance
 from platform_assets.partition_checker import build, checker
 from platform_assets.partition_checker.checker import PartitionChecker, admitted
 from platform_assets.partition_checker.kept import Kept
 from platform_assets.partitions import COMMERCE_DAILY, COMMERCE_WEEKLY
-from platform_assets.recovery.roots import Situation, changed
+from platform_assets.plans.roots import Situation, changed
 from resources import dbt_server
 from resources.dbt import Dbt
 from resources.environment import Environment
@@ -289,7 +289,7 @@ def main(names: Sequence[str]) -> None:
 
 def _storage(folder: str) -> dict[str, object]:
     """The storage that the services use, and nothing reported."""
-    from platform_assets.operations.services import instance_settings
+    from platform_assets.instance.services import instance_settings
 
     settings = instance_settings(Environment.of({"HEADWATER_HOME": folder}))
     return {name: settings[name] for name in ("run_storage", "event_log_storage", "schedule_storage", "telemetry")}

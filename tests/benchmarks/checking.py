@@ -14,7 +14,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from platform_assets.operations.graph import Graph, Node
+from platform_assets.asset_graph.graph import Graph, Node
 from platform_assets.partition_checker.inspection import Inspector
 from platform_assets.partitions import same_time
 from resources.environment import Environment
@@ -34,7 +34,7 @@ _LINKS_A_FILE = 30_000
 def graph(assets: int) -> Graph:
     """A chain of tables, every tenth of which also reads the day before."""
     keys = [dg.AssetKey(["bench", f"table_{number:04}"]) for number in range(assets)]
-    return Graph.joined(
+    return Graph.of(
         [
             Node(
                 key,

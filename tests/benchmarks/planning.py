@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 import dagster as dg
 import numpy as np
 
-from platform_assets.partition_checker.requirements import Requirement, compile_requirement
+from platform_assets.asset_graph.requirements import Requirement, compile_requirement
 from platform_assets.partitions import offset, same_time
-from platform_assets.recovery.plan import Plan
-from platform_assets.recovery.planning import PlannedAsset, make_plan
+from platform_assets.plans.plan import Plan
+from platform_assets.plans.planning import PlannedAsset, make_plan
 
 PARTITIONS = 1_000
 LAYERS = 20

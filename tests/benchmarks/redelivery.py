@@ -12,19 +12,19 @@ from dataclasses import dataclass
 
 import dagster as dg
 
+from platform_assets.asset_graph.locations import code_locations
+from platform_assets.asset_graph.selections import pairs_named
 from platform_assets.feed.delivery import deliver, select
-from platform_assets.operations.client import Client
-from platform_assets.operations.graph import code_locations
-from platform_assets.operations.services import open_instance, running
+from platform_assets.instance.client import Client
+from platform_assets.instance.services import open_instance, running
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partition_checker.inspection import Inspector
-from platform_assets.recovery.launching import follow, launch
-from platform_assets.recovery.plan import Plan, ranges_of
-from platform_assets.recovery.roots import Situation, unhealthy
+from platform_assets.plans.launching import follow, launch
+from platform_assets.plans.plan import Plan, ranges_of
+from platform_assets.plans.roots import Situation, unhealthy
 from platform_assets.sources.arrival import recorded_versions
 from platform_assets.sources.catalogue import SOURCES
 from platform_assets.sources.landing import fingerprint, look
-from platform_assets.spans import pairs_named
 from resources.environment import Environment
 
 DAYS = "2017-12-01..2017-12-30"

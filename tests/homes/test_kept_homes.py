@@ -12,8 +12,8 @@ import pytest
 import sqlalchemy as db
 import yaml
 
-from platform_assets.operations.services import instance_settings
-from platform_assets.operations.upgrades import STEPS
+from platform_assets.instance.services import instance_settings
+from platform_assets.instance.upgrades import STEPS
 from resources.environment import Environment
 from resources.home import HOME_FILE, HomeError, Step, open_home, read
 from resources.ledger import Ledger

@@ -10,8 +10,8 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.partitions.context import partition_loading_context
 
+from platform_assets.asset_graph.completeness import Completeness
 from platform_assets.automation import when_upstream_complete
-from platform_assets.completeness import Completeness
 from platform_assets.conditions import (
     ComesAgainCondition,
     OvertakenCondition,
@@ -306,7 +306,7 @@ def test_the_daemon_and_the_web_server_can_read_every_condition() -> None:
     declared = Completeness(when_late={"shop/weather": "go_on"}, late_after_hours=30.0)
     condition = when_upstream_complete(dg.AssetSpec(CLEAN, deps=[SALES, WEATHER], metadata=declared.metadata))
     assert condition.is_serializable
-    launcher = "import dagster, sys; import platform_assets.operations.run_launcher"
+    launcher = "import dagster, sys; import platform_assets.instance.run_launcher"
     reads = f"{launcher}; print(dagster.deserialize_value(sys.stdin.read()))"
     text = dg.serialize_value(condition)
     read = subprocess.run([sys.executable, "-c", reads], input=text, capture_output=True, text=True, check=True)

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from platform_assets import calendars as c
-from platform_assets.freshness.contiguity import due_partitions
-from platform_assets.operations.graph import Graph, Node
+from platform_assets.asset_graph.graph import Graph, Node
+from platform_assets.partition_checker.contiguity import due_partitions
 from platform_assets.partitions import same_time, since, weeks_from
 
 NEW_YORK = "America/New_York"
@@ -199,7 +199,7 @@ def test_a_graph_keeps_its_pairs_while_days_end(grow: timedelta) -> None:
             deps = {upstream: same_time()} if upstream else {}
             nodes.append(Node(key, "here", since(start[name], calendar, ahead=1), deps))
             upstream = key
-        graph, again = Graph.joined(nodes), Graph.joined(nodes)
+        graph, again = Graph.of(nodes), Graph.of(nodes)
         known = {node.name: list(node.pairs) for node in again.nodes.values()}
     with freeze_time(before + grow):
         for node in graph.nodes.values():
@@ -207,7 +207,7 @@ def test_a_graph_keeps_its_pairs_while_days_end(grow: timedelta) -> None:
             assert len(node.ends) == len(node.pairs)
             for requirement in graph.requirements(node).values():
                 assert requirement.downstream_count == len(node.pairs)
-        assert len(Graph.joined(nodes).node("shop/hours").pairs) > len(known["shop/hours"])
+        assert len(Graph.of(nodes).node("shop/hours").pairs) > len(known["shop/hours"])
 
 
 def test_a_calendar_is_named_by_what_it_is() -> None:

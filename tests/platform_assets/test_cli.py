@@ -7,14 +7,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
-import click
 import pytest
 from click.testing import CliRunner, Result
 
-from platform_assets.cli import _FOREIGN, main
+from platform_assets.cli import COMMANDS, main
 from resources.environment import REPOSITORY, Environment
 
 NOBODY = "postgresql://someone@127.0.0.1:9/nowhere"
@@ -126,10 +125,20 @@ def test_a_dbt_project_that_does_not_compile_is_told_in_dbts_words(code: Path, e
 
 
 def test_the_list_of_commands_says_what_each_says_of_itself() -> None:
-    for name, (place, said) in _FOREIGN.items():
-        module, attribute = place.split(":")
-        command = getattr(import_module(module), attribute)
-        assert click.Command(name, help=said).get_short_help_str(200) == command.get_short_help_str(200)
+    said = CliRunner().invoke(main, ["--help"], terminal_width=300).output
+    for place in entry_points(group=COMMANDS):
+        line = f"{place.name} {place.load().get_short_help_str(200)}"
+        assert line in [" ".join(told.split()) for told in said.splitlines()]
+
+
+def test_a_command_that_two_packages_name_is_refused_by_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = list(entry_points(group=COMMANDS))
+    other = EntryPoint("check", "somewhere.else:check", COMMANDS)
+    monkeypatch.setattr("platform_assets.cli.entry_points", lambda group: [*own, other])
+    assert told(CliRunner().invoke(main, ["--help"])) == (
+        "Error: command 'check' is both platform_assets.partition_checker.command:check and somewhere.else:check: "
+        "remove one"
+    )
 
 
 def test_help_imports_neither_orchestrator_nor_engine() -> None:
@@ -142,4 +151,4 @@ def test_help_imports_neither_orchestrator_nor_engine() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert all(name in done.stdout for name in (*_FOREIGN, "demo", "prepare", "up"))
+    assert all(name in done.stdout for name in (place.name for place in entry_points(group=COMMANDS)))

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from platform_assets.code_version import FOLLOWED, UnversionedCode, _defined, _Walk, code_version
-from platform_assets.recovery.planning import PlannedAsset
+from platform_assets.plans.planning import PlannedAsset
 from resources.environment import REPOSITORY
 from resources.warehouse import PARTITION_KEY, Warehouse
 

@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager
 
 import dagster as dg
 
-from platform_assets.operations.services import instance_settings
+from platform_assets.instance.services import instance_settings
 from resources.environment import Environment
 
 

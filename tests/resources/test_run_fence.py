@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from dagster._core.storage.dagster_run import DagsterRun
 
-from platform_assets.operations.services import instance_settings
+from platform_assets.instance.services import instance_settings
 from resources.environment import Environment
 from resources.run_fence import RunGivenUp, is_given_up
 from resources.warehouse import Commit, TableName, Warehouse

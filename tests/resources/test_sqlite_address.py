@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from platform_assets.operations.services import instance_settings
+from platform_assets.instance.services import instance_settings
 from resources.environment import Environment
 from resources.ledger import Ledger, Receipt
 from resources.model_registry import ModelRegistry

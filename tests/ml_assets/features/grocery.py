@@ -11,7 +11,7 @@ from ml_assets.features.assets import feature_assets
 from ml_assets.features.catalogue import Catalogue
 from ml_assets.sdk.feature_views import EndOf, Entity, Feature, FeatureView, OnRequestTransform, RequestSource
 from platform_assets import partitions
-from platform_assets.operations.graph import Graph
+from platform_assets.asset_graph.declared import declared_graph
 from platform_assets.partition_checker.checker import PartitionChecker
 from resources.environment import Environment
 from resources.feature_store.online_resource import OnlineStore
@@ -142,7 +142,7 @@ class Grocery:
             "online_store": self.store,
             "checker": PartitionChecker.of(self.environment),
         }
-        graph = Graph.of({"grocery": dg.Definitions(self.assets(), resources=provided)})
+        graph = declared_graph({"grocery": dg.Definitions(self.assets(), resources=provided)})
         return checker_over(self.environment, graph)
 
     def _mart(self) -> dg.AssetsDefinition:

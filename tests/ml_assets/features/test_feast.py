@@ -15,7 +15,7 @@ from ml_assets.features.feast_store import apply, feature_store
 from ml_assets.features.materialization import materialize
 from ml_assets.pricing.project import PRODUCT_DEMAND
 from ml_assets.sdk.feature_forms import served_view
-from platform_assets.operations.services import prepare
+from platform_assets.instance.services import prepare
 from resources.environment import REPOSITORY, Environment
 from resources.feature_store.feast_settings import PROJECT
 from resources.feature_store.online_resource import OnlineStore

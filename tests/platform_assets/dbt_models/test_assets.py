@@ -16,7 +16,7 @@ from platform_assets.automation import CUT_OFF
 from platform_assets.dbt_models.assets import together
 from platform_assets.definitions import build_defs
 from platform_assets.feed.delivery import deliver, select
-from platform_assets.operations.services import instance_settings
+from platform_assets.instance.services import instance_settings
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partition_checker.deep import adopt
 from platform_assets.partitioned_checks import REPEATS, newest_materializations

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from platform_assets import partitions as p
+from platform_assets.asset_graph.requirements import compile_requirement
 from platform_assets.calendars import WEEKDAYS, clock_changes, first_weekday
 from platform_assets.dbt_models.window import event_time_flags, windows_variable
-from platform_assets.partition_checker.requirements import compile_requirement
 from tests.platform_assets.dbt_models.macros import MacroError, Macros
 
 ZONES = ["America/New_York", "Europe/Berlin", "America/Sao_Paulo", "America/Havana", "Asia/Kathmandu", "UTC"]

@@ -14,8 +14,8 @@ from pathlib import Path
 import dagster as dg
 import pyarrow as pa
 
-from platform_assets.completeness import Completeness
-from platform_assets.operations.graph import Graph
+from platform_assets.asset_graph.completeness import Completeness
+from platform_assets.asset_graph.graph import Graph
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partition_checker.inspection import Inspector
 from platform_assets.partition_checker.states import PairState, State

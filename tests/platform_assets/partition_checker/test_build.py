@@ -9,13 +9,13 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from platform_assets.asset_graph.completeness import Completeness
+from platform_assets.asset_graph.graph import Graph, Node
+from platform_assets.asset_graph.requirements import BoolArray
 from platform_assets.automation import CUT_OFF
-from platform_assets.completeness import Completeness
-from platform_assets.operations.graph import Graph, Node
 from platform_assets.partition_checker.build import Build
 from platform_assets.partition_checker.inspection import Inspector
 from platform_assets.partition_checker.kept import Kept
-from platform_assets.partition_checker.requirements import BoolArray
 from platform_assets.partition_checker.states import Damage, State
 from platform_assets.partitions import same_time
 from resources.environment import Environment
@@ -152,7 +152,7 @@ class Rehearsal:
             )
             for name, reads in NEEDS.items()
         ]
-        self.inspector = Inspector(Graph.joined(nodes), ledger, catalog, context.instance)
+        self.inspector = Inspector(Graph.of(nodes), ledger, catalog, context.instance)
         self.context = context
         receipts = self._receipts()
         ledger.record(list(receipts.values()))
@@ -488,7 +488,7 @@ def test_a_pair_that_reads_its_own_assets_day_before_names_the_receipt_that_this
 
     def add_up(context: dg.AssetExecutionContext) -> None:
         ledger = Ledger.of(environment)
-        inspector = Inspector(Graph.joined([node]), ledger, LakeCatalog(Warehouse.of(environment)), context.instance)
+        inspector = Inspector(Graph.of([node]), ledger, LakeCatalog(Warehouse.of(environment)), context.instance)
         facts = {"team/a": facts_of("team/a", dict.fromkeys(KEYS, NOTHING))}
         everything = {"team/a": np.ones(len(KEYS), np.bool_)}
         build = Build(context, inspector, facts, everything, everything)

@@ -13,8 +13,8 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from platform_assets.operations.graph import workspace_graph
-from platform_assets.operations.services import instance_settings, open_instance
+from platform_assets.asset_graph.published import workspace_graph
+from platform_assets.instance.services import instance_settings, open_instance
 from platform_assets.partition_checker.command import check
 from platform_assets.partition_checker.orphans_command import forget
 from resources.environment import Environment

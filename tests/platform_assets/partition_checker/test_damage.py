@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from platform_assets.partition_checker.deep import read_again
 from platform_assets.partition_checker.states import PairState, State
-from platform_assets.recovery.roots import Situation, unhealthy
+from platform_assets.plans.roots import Situation, unhealthy
 from tests.platform_assets.partition_checker.shop import DAYS, Shop
 
 DAY = DAYS[3]

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as db
 
-from platform_assets.completeness import Completeness
-from platform_assets.operations.graph import Graph, Node
+from platform_assets.asset_graph.completeness import Completeness
+from platform_assets.asset_graph.graph import Graph, Node
 from platform_assets.partition_checker.deep import adopt, read_again
 from platform_assets.partition_checker.inspection import Inspector
 from platform_assets.partition_checker.kept import kept_in_files
@@ -89,7 +89,7 @@ def test_files_outside_the_lake_are_read_too(shop: Shop, tmp_path: Path) -> None
     file = tmp_path / "model.txt"
     file.write_text("tree")
     node = Node(key_of("model"), "shop", None, {}, completeness=Completeness(storage="files"))
-    inspector = Inspector(Graph.joined([node]), shop.ledger, LakeCatalog(shop.warehouse), shop.instance)
+    inspector = Inspector(Graph.of([node]), shop.ledger, LakeCatalog(shop.warehouse), shop.instance)
     kept = vars(kept_in_files([file]))
     shop.ledger.record([Receipt("shop/model", "", "", (), environment="prod", run_id="run", **kept)])
     assert wrong(deep(inspector, "model")) == {}

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from platform_assets.completeness import Completeness, LatePolicy
-from platform_assets.operations.graph import Graph, Node
-from platform_assets.partition_checker.gate import NotVerified, refuse_unless_verified, required
+from platform_assets.asset_graph.completeness import Completeness, LatePolicy
+from platform_assets.asset_graph.graph import Graph, Node
+from platform_assets.partition_checker.gate import NotVerified, refuse_unless_verified
 from platform_assets.partition_checker.states import Judged, judge
 from platform_assets.partitions import same_time
 from tests.platform_assets.partition_checker.columns import NOTHING, Known, facts_of
@@ -44,7 +44,7 @@ def node(
 
 def graph(**declared: object) -> Graph:
     """What is delivered is loaded, cleaned together with the weather, and added up by day and by week."""
-    return Graph.joined(
+    return Graph.of(
         [
             node("upstream_sales", location=None),
             node("weather"),
@@ -65,7 +65,7 @@ def masks(known: Graph, pairs: Pairs) -> dict[str, np.ndarray]:
 
 
 def needed(known: Graph, **asked: set[str]) -> dict[str, set[str]]:
-    found = required(known, masks(known, asked))
+    found = known.required(masks(known, asked))
     return {
         name.removeprefix("shop/"): {known.named[name].pairs[at] for at in np.flatnonzero(pairs).tolist()}
         for name, pairs in found.items()
@@ -92,7 +92,7 @@ def test_a_delivery_is_not_required() -> None:
 def test_what_an_asset_declares_optional_is_not_required_of_it_and_of_others_it_is() -> None:
     known = graph(optional=("shop/weather",))
     assert needed(known, clean=set(KEYS[:1])) == {"sales": set(KEYS[:1])}
-    other = Graph.joined([*known.nodes.values(), node("umbrellas", "weather")])
+    other = Graph.of([*known.nodes.values(), node("umbrellas", "weather")])
     assert needed(other, clean=set(KEYS[:1]), umbrellas=set(KEYS[3:4]))["weather"] == set(KEYS[3:4])
 
 
@@ -129,7 +129,7 @@ def judged(known: Graph, name: str, wrong: Mapping[str, Known]) -> dict[str, Jud
 def refusal(known: Graph, wrong: Mapping[str, Known], **asked: set[str]) -> str:
     """What the gate says to the `asked` readers of sales, of which some pairs are `wrong`; nothing if they pass."""
     pairs = masks(known, asked)
-    required_pairs = {name: some for name, some in required(known, pairs).items() if name == "shop/sales"}
+    required_pairs = {name: some for name, some in known.required(pairs).items() if name == "shop/sales"}
     try:
         refuse_unless_verified(known, pairs, required_pairs, judged(known, "sales", wrong))
     except NotVerified as refused:
@@ -161,7 +161,7 @@ def test_a_refusal_for_one_pair_speaks_of_one() -> None:
 
 def test_a_refusal_for_many_pairs_shows_the_first_and_counts_the_rest() -> None:
     hours = dg.HourlyPartitionsDefinition("2017-01-02-00:00", end_date="2017-01-04-00:00")
-    known = Graph.joined([node("sales", calendar=hours), node("clean", "sales")])
+    known = Graph.of([node("sales", calendar=hours), node("clean", "sales")])
     keys = hours.get_partition_keys()
     said = refusal(known, dict.fromkeys(keys, NOTHING), clean=set(KEYS[:2])).splitlines()
     assert [line.split(" ")[0] for line in said[1:21]] == [f"shop/sales@{key}" for key in keys[:20]]
@@ -169,7 +169,7 @@ def test_a_refusal_for_many_pairs_shows_the_first_and_counts_the_rest() -> None:
 
 
 def test_an_asset_without_partitions_is_named_alone() -> None:
-    known = Graph.joined([node("sales", calendar=None), node("clean", "sales", calendar=None)])
+    known = Graph.of([node("sales", calendar=None), node("clean", "sales", calendar=None)])
     assert "\nshop/sales is lost: " in refusal(known, {"": Known(stored=None)}, clean={""})
 
 
@@ -195,6 +195,6 @@ def test_a_reader_that_goes_on_does_without_what_could_not_be_built() -> None:
 
 def test_one_reader_that_waits_is_enough_to_refuse_the_step() -> None:
     patient = node("patient", "sales")
-    known = Graph.joined([*graph(when_late={"shop/sales": "go_on"}).nodes.values(), patient])
+    known = Graph.of([*graph(when_late={"shop/sales": "go_on"}).nodes.values(), patient])
     assert refusal(known, {KEYS[0]: LATE}, clean={KEYS[0]}) == ""
     assert "is late" in refusal(known, {KEYS[0]: LATE}, clean={KEYS[0]}, patient={KEYS[0]})

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import sqlalchemy as db
 
-from platform_assets.completeness import Completeness, Storage
-from platform_assets.operations.graph import Graph, Node
+from platform_assets.asset_graph.completeness import Completeness, Storage
+from platform_assets.asset_graph.graph import Graph, Node
 from platform_assets.partition_checker.inspection import Inspector
 from platform_assets.partition_checker.kept import kept_in_files
 from platform_assets.partition_checker.states import Judged, PairState, State
@@ -226,7 +226,7 @@ class Stand:
     def __init__(self, shop: Shop, storage: Storage, location: str | None = "shop") -> None:
         self.shop = shop
         node = Node(key_of("model"), location, None, {}, code_version="v1", completeness=Completeness(storage=storage))
-        self.graph = Graph.joined([node])
+        self.graph = Graph.of([node])
 
     def record(self, **kept: object) -> None:
         facts: Mapping[str, object] = {"rows": None, "checksum": "c", "schema": "", **kept}

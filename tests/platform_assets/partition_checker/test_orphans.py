@@ -10,7 +10,7 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from platform_assets.operations.graph import Graph
+from platform_assets.asset_graph.graph import Graph
 from platform_assets.partition_checker.inspection import Inspector
 from platform_assets.partition_checker.orphans import Orphan, forget, orphans
 from resources.feature_store.entity_keys import EntityKeys
@@ -61,7 +61,7 @@ def without(inspector: Inspector, *names: str) -> Inspector:
     """The same, after the declarations of some assets were deleted."""
     gone = {f"shop/{name}" for name in names}
     nodes = [node for node in inspector.graph.nodes.values() if node.name not in gone]
-    return replace(inspector, graph=Graph.joined(nodes))
+    return replace(inspector, graph=Graph.of(nodes))
 
 
 def test_what_is_declared_is_no_orphan(built: Shop, online: OnlineRows) -> None:

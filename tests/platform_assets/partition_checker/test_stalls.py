@@ -12,11 +12,11 @@ from dagster._core.storage.dagster_run import DagsterRunStatus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from platform_assets.completeness import Completeness
-from platform_assets.operations.graph import Graph, Node
+from platform_assets.asset_graph.completeness import Completeness
+from platform_assets.asset_graph.graph import Graph, Node
+from platform_assets.asset_graph.requirements import Requirement
 from platform_assets.partition_checker import activity as looking
 from platform_assets.partition_checker.causes import Causes
-from platform_assets.partition_checker.requirements import Requirement
 from platform_assets.partition_checker.stalls import (
     PATIENCE_SECONDS,
     Activity,
@@ -61,7 +61,7 @@ def judged(of: Node, states: Mapping[int, State] | None = None, at: float = LONG
 
 
 SOURCE, TABLE = node("shop/source", 4, location=None), node("shop/table", 4, "shop/source")
-GRAPH = Graph.joined([SOURCE, TABLE, node("shop/mart", 4, "shop/table"), node("shop/extra", 4, "shop/mart")])
+GRAPH = Graph.of([SOURCE, TABLE, node("shop/mart", 4, "shop/table"), node("shop/extra", 4, "shop/mart")])
 
 
 def found(
@@ -152,7 +152,7 @@ def test_what_waits_for_a_plan_because_its_code_changed_does_not_stall() -> None
 def test_an_optional_or_late_upstream_explains_no_waiting() -> None:
     daily = dg.DailyPartitionsDefinition("2017-01-02", end_date="2017-01-04")
     for declared in ({"optional": ("shop/source",)}, {"when_late": {"shop/source": "go_on"}}):
-        graph = Graph.joined(
+        graph = Graph.of(
             [
                 Node(dg.AssetKey(["shop", "source"]), None, daily, {}),
                 Node(
@@ -186,7 +186,7 @@ def _compared(count: int) -> float:
     """Seconds of CPU that it takes to find what stalls of eleven tables with `count` pairs each."""
     nodes = [node("shop/a0", count, location=None)]
     nodes += [node(f"shop/a{number}", count, f"shop/a{number - 1}") for number in range(1, 11)]
-    graph = Graph.joined(nodes)
+    graph = Graph.of(nodes)
     states = {one.name: judged(one, {7: State.MISSING}) for one in nodes}
     for one in nodes:
         graph.requirements(one)

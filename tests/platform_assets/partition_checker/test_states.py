@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from platform_assets.partition_checker.requirements import Requirement
+from platform_assets.asset_graph.requirements import Requirement
 from platform_assets.partition_checker.states import (
     Damage,
     Facts,
