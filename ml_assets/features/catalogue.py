@@ -1,15 +1,18 @@
 """Every declared feature of every team.
 
-Belongs here: joining the teams' declarations, and what must be unique among them. Not here: any declaration.
+Belongs here: finding the declarations, and what must be unique among them. Not here: any declaration.
 """
 
+import importlib
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache, cached_property
+from pathlib import Path
 
-from ml_assets.features import commerce
 from ml_assets.sdk.declaration_error import DeclarationError
 from ml_assets.sdk.feature_views import Entity, FeatureService, FeatureView, OnRequestTransform
+
+_FOLDER = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -63,15 +66,31 @@ class Catalogue:
 
     def _check_known(self, where: str, view: FeatureView) -> None:
         if view not in self.views:
-            raise DeclarationError(f"{where} reads view {view.name!r}, which is not declared; list it in VIEWS")
+            raise DeclarationError(f"{where} reads view {view.name!r}, which no feature_views.py declares")
 
 
 @cache
 def catalogue() -> Catalogue:
-    """What the platform's teams declare."""
-    teams = (commerce,)
+    """What the folders of `ml_assets` declare in their `feature_views.py`."""
+    return declared_in(_FOLDER, "ml_assets")
+
+
+def declared_in(folder: Path, package: str) -> Catalogue:
+    """What every `feature_views.py` in a folder of `folder` declares: its views, transforms and services, by name.
+
+    Args:
+        folder: where the folders are.
+        package: its name, to import the modules by.
+
+    Raises:
+        DeclarationError: two declarations have one name, or one refers to what is declared nowhere.
+    """
+    paths = sorted(folder.glob("*/feature_views.py"))
+    modules = [importlib.import_module(f"{package}.{path.parent.name}.feature_views") for path in paths]
+    # A module may import what another one declares; both have the same object then.
+    found = {id(one): one for module in modules for one in vars(module).values()}.values()
     return Catalogue(
-        tuple(view for team in teams for view in team.VIEWS),
-        tuple(transform for team in teams for transform in team.TRANSFORMS),
-        tuple(service for team in teams for service in team.SERVICES),
+        tuple(one for one in found if isinstance(one, FeatureView)),
+        tuple(one for one in found if isinstance(one, OnRequestTransform)),
+        tuple(one for one in found if isinstance(one, FeatureService)),
     )

@@ -14,8 +14,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml_assets.features.commerce import DEMAND_SIGNALS
 from ml_assets.pricing import elasticity, recommendation
+from ml_assets.pricing.feature_views import DEMAND_SIGNALS
 from ml_assets.pricing.features import HISTORY_WEEKS
 from ml_assets.pricing.recommendation import Rules
 from ml_assets.pricing.signals import PRODUCT_WEEKS, PRODUCTS

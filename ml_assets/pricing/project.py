@@ -1,7 +1,7 @@
 """Dynamic pricing: what each product will sell in a week, how its demand answers to price, which price to set."""
 
-from ml_assets.features.commerce import DEMAND_SIGNALS
 from ml_assets.pricing.backtest_assets import demand_backtest, demand_backtest_summary
+from ml_assets.pricing.feature_views import DEMAND_SIGNALS
 from ml_assets.pricing.price_assets import price_elasticities, price_recommendations
 from ml_assets.pricing.signals import PRODUCT_WEEKS, demand_signals
 from ml_assets.pricing.trainer import DemandTrainer

@@ -1,7 +1,7 @@
 """The asset that computes what is known of every product's demand when a week begins.
 
 Belongs here: what it reads, and its check. Not here: names and arithmetic of the features (`features.py`), their
-declaration as a feature view (`ml_assets/features/commerce.py`), who reads them (`project.py`).
+declaration as a feature view (`ml_assets/pricing/feature_views.py`), who reads them (`project.py`).
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml_assets.features.commerce import DEMAND_SIGNALS
 from ml_assets.pricing import features
+from ml_assets.pricing.feature_views import DEMAND_SIGNALS
 from ml_assets.pricing.weekly_tables import Column, Judgement, Sources, WeeklyTable, read, weekly_asset
 from ml_assets.sdk.windows import Reads
 from platform_assets.code_version import code_version

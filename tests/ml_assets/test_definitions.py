@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from ml_assets.definitions import build_defs
-from ml_assets.features.commerce import DEMAND_SIGNALS
+from ml_assets.pricing.feature_views import DEMAND_SIGNALS
 from ml_assets.pricing.project import DEMAND, PRODUCT_DEMAND
 from ml_assets.pricing.signals import PRODUCT_WEEKS, PROMOTIONS
 from ml_assets.sdk.tables import ProjectTables

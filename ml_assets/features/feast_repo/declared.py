@@ -1,6 +1,6 @@
 """What `feast apply` finds: every declared object, as an attribute of this module.
 
-Belongs here: nothing but that. The declarations are in `ml_assets/features/`, the settings are written by
+Belongs here: nothing but that. The declarations are in each folder's `feature_views.py`, the settings are written by
 `headwater prepare`.
 """
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from feast import Entity, FeatureService, FeatureView, OnDemandFeatureView
+from feast.value_type import ValueType
 
 from ml_assets.features.catalogue import Catalogue, catalogue
 from ml_assets.features.feast_objects import FeastObject, feast_objects
@@ -15,9 +16,11 @@ from ml_assets.features.feast_store import apply, feature_store
 from ml_assets.features.materialization import materialize
 from ml_assets.pricing.project import PRODUCT_DEMAND
 from ml_assets.sdk.feature_forms import served_view
+from ml_assets.sdk.feature_types import TYPES
 from platform_assets.instance.services import prepare
 from resources.environment import REPOSITORY, Environment
 from resources.feature_store.feast_settings import PROJECT
+from resources.feature_store.lake_source import holds, value_type_of
 from resources.feature_store.online_resource import OnlineStore
 from resources.feature_store.online_store import served_view as feast_served_view
 from resources.warehouse import Commit, Warehouse
@@ -131,3 +134,11 @@ def test_the_demand_model_reads_what_the_service_of_its_name_serves() -> None:
     (service,) = [one for one in OBJECTS.values() if isinstance(one, FeatureService) and one.name == "demand"]
     served = [field.name for projection in service.feature_view_projections for field in projection.features]
     assert served == list(PRODUCT_DEMAND.feature_names)
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_a_declared_type_takes_what_the_offline_store_takes(name: str) -> None:
+    declared = TYPES[name]
+    for stored in {one for kind in TYPES.values() for one in kind.holds}:
+        # An enumeration has its values in its type.
+        assert declared.accepts(stored) == holds(ValueType[declared.feast], value_type_of(stored)), stored

@@ -10,7 +10,7 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
-from ml_assets.features.commerce import HOUSEHOLD_HABITS, PRODUCT_PRICES
+from ml_assets.pricing.feature_views import HOUSEHOLD_HABITS, PRODUCT_PRICES
 from ml_assets.sdk.assets import project_assets
 from ml_assets.sdk.declarations import Model
 from ml_assets.sdk.feature_views import FeatureView

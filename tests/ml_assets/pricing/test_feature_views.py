@@ -4,18 +4,15 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 import pytest
-from feast.value_type import ValueType
 
-from ml_assets.features.catalogue import Catalogue, catalogue
-from ml_assets.features.commerce import PRODUCT, PRODUCT_PRICES, PROPOSED_DISCOUNT
+from ml_assets.features.catalogue import catalogue
+from ml_assets.pricing.feature_views import PRODUCT_PRICES, PROPOSED_DISCOUNT
 from ml_assets.projects import declared_assets
-from ml_assets.sdk.declaration_error import DeclarationError
 from ml_assets.sdk.feature_forms import unfit_columns
 from ml_assets.sdk.feature_types import TYPES
 from ml_assets.sdk.feature_views import FeatureView
 from resources.dbt import Dbt
 from resources.environment import Environment
-from resources.feature_store.lake_source import holds, value_type_of
 from resources.warehouse import Warehouse
 
 pytestmark = pytest.mark.xdist_group("definitions")
@@ -63,14 +60,6 @@ def test_a_mart_that_changed_is_refused_with_view_table_column_and_what_to_do(sh
     ]
 
 
-@pytest.mark.parametrize("name", TYPES)
-def test_a_declared_type_takes_what_the_offline_store_takes(name: str) -> None:
-    declared = TYPES[name]
-    for stored in {one for kind in TYPES.values() for one in kind.holds}:
-        # An enumeration has its values in its type.
-        assert declared.accepts(stored) == holds(ValueType[declared.feast], value_type_of(stored)), stored
-
-
 @pytest.mark.parametrize(("proposed", "regular", "discount"), GOLDEN)
 def test_a_proposed_price_is_compared_with_the_last_regular_one(
     proposed: float | None, regular: float | None, discount: float | None
@@ -83,23 +72,3 @@ def test_a_batch_of_proposed_prices_gives_the_same_in_the_declared_type() -> Non
     columns = [pa.array(column, pa.float64()) for column in zip(*GOLDEN, strict=True)]
     table = pa.table(columns, names)
     assert PROPOSED_DISCOUNT.of_table(table).equals(table["discount"].combine_chunks())
-
-
-def test_two_declarations_of_one_name_are_refused() -> None:
-    with pytest.raises(DeclarationError, match="declared twice: product_prices"):
-        Catalogue((PRODUCT_PRICES, PRODUCT_PRICES))
-
-
-def test_a_transform_of_an_unlisted_view_is_refused() -> None:
-    with pytest.raises(DeclarationError, match="reads view 'product_prices', which is not declared; list it in VIEWS"):
-        Catalogue((), (PROPOSED_DISCOUNT,))
-
-
-def test_an_unknown_view_is_refused_with_those_there_are() -> None:
-    with pytest.raises(DeclarationError, match="no view is called 'prices'; there are product_prices, "):
-        catalogue().view("prices")
-
-
-def test_an_entity_is_declared_once_for_all_views() -> None:
-    assert PRODUCT in catalogue().entities
-    assert len(catalogue().entities) == len({entity.name for entity in catalogue().entities})

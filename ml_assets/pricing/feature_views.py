@@ -140,7 +140,3 @@ DEMAND = FeatureService(
     selections=(DEMAND_SIGNALS.select(),),
     description="What a product's demand in a week is forecast from, in training and online alike.",
 )
-
-VIEWS = (PRODUCT_PRICES, HOUSEHOLD_HABITS, CATEGORY_DEMAND, DEMAND_SIGNALS)
-TRANSFORMS = (PROPOSED_DISCOUNT,)
-SERVICES = (PRICING, DEMAND)
