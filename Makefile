@@ -28,10 +28,11 @@ soak: setup ## draw new examples, replay 300 schedules of automation, kill a rec
 	HEADWATER_TEST_SOAK=1 HEADWATER_TEST_SCHEDULES=300 $(BIN)/pytest -n 2 --dist loadgroup \
 	  tests/automation tests/test_recovery.py tests/test_demo_on_servers.py
 
-lint: setup ## check style and types
+lint: setup ## check style, types and which way imports run
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 bench: setup ## measure against the named alternatives (minutes; installs one of them, in a place of its own)
 	$(BIN)/python -m tests.benchmarks
