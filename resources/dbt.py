@@ -17,17 +17,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import yaml
-from dagster_dbt import DagsterDbtTranslator
-from dagster_dbt.core.dbt_cli_invocation import PARTIAL_PARSE_FILE_NAME, DbtCliInvocation
 from packaging.version import Version
 from pydantic import Field
 
 from resources import dbt_server
 from resources.environment import REPOSITORY, TELEMETRY_OFF, Environment
+
+if TYPE_CHECKING:
+    from dagster_dbt import DagsterDbtTranslator
+    from dagster_dbt.core.dbt_cli_invocation import DbtCliInvocation
 
 PROJECT = REPOSITORY / "dbt"
 _SIGNATURE = "project.sha"
@@ -91,16 +93,19 @@ class Dbt(dg.ConfigurableResource["Dbt"]):
         self,
         arguments: Sequence[str],
         manifest: Mapping[str, Any],
-        translator: DagsterDbtTranslator,
+        translator: "DagsterDbtTranslator",
         run_id: str,
         variables: Mapping[str, str] = MappingProxyType({}),
-    ) -> Iterator[DbtCliInvocation]:
+    ) -> Iterator["DbtCliInvocation"]:
         """Start `dbt build` with `arguments` in a process of its own; its events are read from what is yielded.
 
         `variables` are added to the environment of the process.
 
         Its artifacts live in a folder of their own, kept only if dbt fails. Partial-parse state is reused.
         """
+        # It takes longer to import than most commands take, which only look at a project that is compiled.
+        from dagster_dbt.core.dbt_cli_invocation import PARTIAL_PARSE_FILE_NAME, DbtCliInvocation
+
         target = Path(self.target) / "runs" / f"{run_id}-{os.getpid()}"
         target.mkdir(parents=True, exist_ok=True)
         shutil.copy(Path(self.target) / PARTIAL_PARSE_FILE_NAME, target / PARTIAL_PARSE_FILE_NAME)

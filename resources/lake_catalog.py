@@ -14,6 +14,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from resources.engine import literal
 from resources.warehouse import TableName, Warehouse
 
 
@@ -53,8 +54,9 @@ class LakeCatalog:
                 for number, schema, name in catalog.execute(_TABLES).fetchall()
                 if tables is None or TableName(schema, name) in tables
             }
-            root = f"{self.warehouse.data.rstrip('/')}/"
-            found = catalog.execute(_FILES, {"root": root, "tables": list(names)}).fetchnumpy()
+            root = literal(f"{self.warehouse.data.rstrip('/')}/")
+            # Written into the query: DuckDB imports pandas for any value that is handed over beside one.
+            found = catalog.execute(_FILES.format(root=root, tables=[*names])).fetchnumpy()
         numbers = found["table_id"]
         starts = np.flatnonzero(np.diff(numbers, prepend=-1)).tolist() if len(numbers) else []
         return {
@@ -85,7 +87,7 @@ _TABLES = """
 """
 _FILES = """
     select f.table_id, coalesce(p.partition_value, '') as partition,
-           if(f.path_is_relative, $root || s.path || t.path || f.path, f.path) as path,
+           if(f.path_is_relative, {root} || s.path || t.path || f.path, f.path) as path,
            f.record_count - coalesce(d.delete_count, 0) as rows, f.file_size_bytes as bytes,
            greatest(f.begin_snapshot, coalesce(d.partial_max, d.begin_snapshot, 0)) as snapshot
     from catalog.ducklake_data_file f
@@ -93,7 +95,7 @@ _FILES = """
     join catalog.ducklake_schema s on s.schema_id = t.schema_id
     left join catalog.ducklake_file_partition_value p on p.data_file_id = f.data_file_id
     left join catalog.ducklake_delete_file d on d.data_file_id = f.data_file_id and d.end_snapshot is null
-    where f.end_snapshot is null and list_contains($tables::bigint[], f.table_id)
+    where f.end_snapshot is null and list_contains({tables}::bigint[], f.table_id)
     order by f.table_id
 """
 _VIEWS = """

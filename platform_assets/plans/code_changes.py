@@ -12,18 +12,15 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from platform_assets.dbt_models.queries import ModelCode, Query, UnreadableQuery, model_codes
+from platform_assets.plans.plan import CodeChangesError
+from platform_assets.plans.roots import CodeChange
 from platform_assets.sources.catalogue import SOURCES
 from resources.dbt import Dbt, DbtError
 from resources.warehouse import TableName
-
-
-class CodeChangesError(RuntimeError):
-    """The models at a ref cannot be compared with today's; the message says why and what to do."""
 
 
 class NoRepository(CodeChangesError):
@@ -36,23 +33,6 @@ class UnknownRef(CodeChangesError):
 
 class DoesNotCompile(CodeChangesError):
     """The project at the ref, or today's, is no project that dbt compiles and we can analyse."""
-
-
-@dataclass(frozen=True)
-class CodeChange:
-    """A model whose code changed.
-
-    Attributes:
-        asset: "team/entity".
-        reason: what changed and since when.
-        additive: whether what the model held before stays as it was, so that nothing that reads it is concerned. So it
-            is for columns that are only added, and for a new model. A view stores nothing: what reads a changed column
-            of it is a change of its own.
-    """
-
-    asset: str
-    reason: str
-    additive: bool
 
 
 def changed_models(

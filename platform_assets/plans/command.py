@@ -6,7 +6,7 @@ Belongs here: arguments, tables, JSON and exit codes. Not here: anything that is
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -19,16 +19,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from platform_assets.asset_graph.graph import named
-from platform_assets.asset_graph.selections import SelectionError, pair_named, pairs_named, runs_of_same
+from platform_assets.asset_graph.selections import SelectionError, pair_named, runs_of_same
 from platform_assets.instance.client import BackfillStatus
 from platform_assets.instance.services import open_instance
 from platform_assets.partition_checker.causes import Causes, Link
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partition_checker.inspection import Inspector
-from platform_assets.plans.code_changes import changed_models
 from platform_assets.plans.launching import REFUSALS, Launched, dagster_of, done_since, follow, launch
 from platform_assets.plans.plan import Plan, PlanError, read_plan, to_json
-from platform_assets.plans.roots import Situation, changed, code_roots, unhealthy
+from platform_assets.plans.request import PlanRequest, plan_for
+from platform_assets.plans.roots import Situation, unhealthy
 from platform_assets.progress import progress
 from resources.dbt import Dbt
 from resources.environment import Environment
@@ -63,16 +63,8 @@ def plan(
         raise click.UsageError(f"-o {output}: there is no folder {output.absolute().parent}; create it first")
     with _inspecting() as inspector:
         situation = Situation.now(inspector)
-        roots: dict[str, dict[str, str]] = {}
-        contained: list[str] = []
-        if ref:
-            changes = changed_models(ref, Dbt.of(Environment.current()))
-            _add(roots, code_roots(situation, changes))
-            contained = [change.asset for change in changes if change.additive]
-        if heals:
-            _add(roots, unhealthy(situation, pairs_named(inspector.graph, assets, partitions)))
-        _add(roots, changed(inspector.graph, redelivered))
-        found = situation.plan(roots, contained)
+        request = PlanRequest(ref, heals, assets, partitions, redelivered)
+        found = plan_for(situation, request, Dbt.of(Environment.current()))
         rows = situation.rows_at_stake(found)
     text = json.dumps({**to_json(found), "rows_at_stake": rows})
     if output:
@@ -149,12 +141,6 @@ def _inspecting() -> Iterator[Inspector]:
         raise click.UsageError(str(error)) from error
     except REFUSALS as error:
         raise click.ClickException(str(error)) from error
-
-
-def _add(roots: dict[str, dict[str, str]], more: Mapping[str, Mapping[str, str]]) -> None:
-    for asset, pairs in more.items():
-        known = roots.setdefault(asset, {})
-        known.update({key: reason for key, reason in pairs.items() if key not in known})
 
 
 def _show(found: Plan, rows: int, console: Console) -> None:

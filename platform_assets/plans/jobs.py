@@ -10,12 +10,11 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from platform_assets.asset_graph.selections import pairs_named
 from platform_assets.partition_checker.checker import PartitionChecker
-from platform_assets.plans.code_changes import changed_models
 from platform_assets.plans.launching import REFUSALS, dagster_of, launch
 from platform_assets.plans.plan import Plan, from_json, to_json
-from platform_assets.plans.roots import Situation, changed, code_roots, unhealthy
+from platform_assets.plans.request import PlanRequest, plan_for
+from platform_assets.plans.roots import Situation
 from resources.dbt import Dbt
 from resources.environment import Environment
 
@@ -56,30 +55,24 @@ def launch_plan(context: dg.OpExecutionContext, config: PlanConfig, checker: Par
 
 
 @dg.op
-def plan_changed(context: dg.OpExecutionContext, config: ChangedConfig, checker: PartitionChecker) -> None:
+def plan_changed(context: dg.OpExecutionContext, config: ChangedConfig, checker: PartitionChecker, dbt: Dbt) -> None:
     """Rebuilds pairs that changed and what depends on them."""
-    with _refusals():
-        situation = Situation.now(checker.inspector(context.instance))
-        _launch(context, checker, situation.plan(changed(situation.graph, config.pairs)), config.dry_run)
+    _plan_and_launch(context, checker, dbt, PlanRequest(changed=config.pairs), config.dry_run)
 
 
 @dg.op
-def plan_unhealthy(context: dg.OpExecutionContext, config: UnhealthyConfig, checker: PartitionChecker) -> None:
+def plan_unhealthy(
+    context: dg.OpExecutionContext, config: UnhealthyConfig, checker: PartitionChecker, dbt: Dbt
+) -> None:
     """Rebuilds pairs that are not verified and what depends on them."""
-    with _refusals():
-        situation = Situation.now(checker.inspector(context.instance))
-        wanted = pairs_named(situation.graph, config.assets, config.partitions)
-        _launch(context, checker, situation.plan(unhealthy(situation, wanted)), config.dry_run)
+    request = PlanRequest(heals=True, assets=config.assets, partitions=config.partitions)
+    _plan_and_launch(context, checker, dbt, request, config.dry_run)
 
 
 @dg.op
 def plan_code(context: dg.OpExecutionContext, config: CodeConfig, checker: PartitionChecker, dbt: Dbt) -> None:
     """Rebuilds what a change of dbt models concerns."""
-    with _refusals():
-        situation = Situation.now(checker.inspector(context.instance))
-        changes = changed_models(config.git_ref, dbt)
-        contained = [change.asset for change in changes if change.additive]
-        _launch(context, checker, situation.plan(code_roots(situation, changes), contained), config.dry_run)
+    _plan_and_launch(context, checker, dbt, PlanRequest(code_since=config.git_ref), config.dry_run)
 
 
 def build_recovery() -> dg.Definitions:
@@ -109,6 +102,14 @@ def _refusals() -> Iterator[None]:
         yield
     except REFUSALS as error:
         raise dg.Failure(str(error), allow_retries=False) from error
+
+
+def _plan_and_launch(
+    context: dg.OpExecutionContext, checker: PartitionChecker, dbt: Dbt, request: PlanRequest, dry_run: bool
+) -> None:
+    with _refusals():
+        plan = plan_for(Situation.now(checker.inspector(context.instance)), request, dbt)
+        _launch(context, checker, plan, dry_run)
 
 
 def _launch(context: dg.OpExecutionContext, checker: PartitionChecker, plan: Plan, dry_run: bool) -> None:

@@ -18,8 +18,7 @@ from platform_assets.instance.services import ServiceError, running, running_at
 from platform_assets.partition_checker.checker import PLAN
 from platform_assets.partition_checker.inspection import Inspector
 from platform_assets.patience import Pace, Patience
-from platform_assets.plans.code_changes import CodeChangesError
-from platform_assets.plans.plan import Plan, PlanError, ranges_of
+from platform_assets.plans.plan import CodeChangesError, Plan, PlanError, ranges_of
 from platform_assets.plans.planning import differences, remaining
 from platform_assets.plans.roots import planned_assets
 from resources.dbt import DbtError

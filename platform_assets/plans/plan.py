@@ -27,6 +27,10 @@ class PlanError(ValueError):
     """What was written is no plan of this version; the message says why."""
 
 
+class CodeChangesError(RuntimeError):
+    """The models at a ref cannot be compared with today's; the message says why and what to do."""
+
+
 @dataclass(frozen=True)
 class PlannedPair:
     """One pair and why it is where it is."""

@@ -15,7 +15,6 @@ from platform_assets.asset_graph.graph import Graph
 from platform_assets.asset_graph.selections import SelectionError, Span, assets_named
 from platform_assets.partition_checker.inspection import Inspector
 from platform_assets.partition_checker.states import STATES, Judged, State
-from platform_assets.plans.code_changes import CodeChange
 from platform_assets.plans.plan import Plan
 from platform_assets.plans.planning import Durations, PlannedAsset, make_plan
 
@@ -26,6 +25,23 @@ _HEALED = (State.LOST, State.SHORT, State.FAILED, State.MISSING, State.LATE, Sta
 
 Roots = Mapping[str, Mapping[str, str]]
 """Reasons by asset and partition."""
+
+
+@dataclass(frozen=True)
+class CodeChange:
+    """A model whose code changed.
+
+    Attributes:
+        asset: "team/entity".
+        reason: what changed and since when.
+        additive: whether what the model held before stays as it was, so that nothing that reads it is concerned. So it
+            is for columns that are only added, and for a new model. A view stores nothing: what reads a changed column
+            of it is a change of its own.
+    """
+
+    asset: str
+    reason: str
+    additive: bool
 
 
 @dataclass(frozen=True)
