@@ -10,7 +10,7 @@ from types import ModuleType
 
 import dagster as dg
 
-from ml_assets.sdk.declaration_error import DeclarationError
+from ml_assets.declaration_error import DeclarationError
 from ml_assets.sdk.declarations import Model
 
 _FOLDER = Path(__file__).parent

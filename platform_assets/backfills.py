@@ -1,6 +1,6 @@
 """How a backfill cuts its partitions into runs: each range of them is one run.
 
-Belongs here: the backfill policy of each code location. Not here: which runs a recovery needs (`recovery/`).
+Belongs here: the backfill policy of each code location. Not here: which runs a recovery needs (`plans/`).
 
 Dagster 1.13 puts all assets that a backfill finds ready at once, and that have one calendar, the same partitions and
 one backfill policy, into one run, whichever code location they are of. No location can build another's assets: the

@@ -1,7 +1,7 @@
 """What a calendar tells, and what it must be: grain, ends of partitions, and the clocks of its zone.
 
 Belongs here: pure functions on any time partitions definition. Not here: the calendars there are (`partitions.py`),
-which pairs need which (`partition_checker/requirements.py`).
+which pairs need which (`asset_graph/requirements.py`).
 """
 
 from collections.abc import Iterator, Sequence

@@ -29,6 +29,8 @@ FOLLOWED = frozenset({"ml_assets", "platform_assets"})
 """Top-level packages whose code is followed. The package of a given function is followed too."""
 CONSTANTS_OF = frozenset({"resources"})
 """Top-level packages of which only literal constants are followed: where data is kept decides nothing about it."""
+_MACHINERY = "platform_assets"
+"""The package whose classes are what a function is handed to work with, and not its data."""
 
 Form: TypeAlias = Any
 """Nested lists and plain values."""
@@ -42,11 +44,12 @@ def code_version(*functions: Callable[..., object], constants: Mapping[str, obje
     """The version of `functions` and of all that they refer to.
 
     It covers every function, class and module constant of our own packages that a function refers to by a global name
-    or as `module.name`, directly or through others; the classes of the same folder that its parameters are annotated
-    with; and of a given method what it reaches as `self.name`. It changes with their syntax trees, not with comments,
-    docstrings, layout or other annotations, nor when something is renamed or moved. Other packages count by the names
-    that are used of them, not by their releases. What a string names (`getattr`), methods of values of which no class
-    is named, what a base class defines for `self`, and changes of a module constant after its assignment are not seen.
+    or as `module.name`, directly or through others; the classes that its parameters are annotated with, unless they are
+    the platform's; and of a given method what it reaches as `self.name`. It changes with their syntax trees, not with
+    comments, docstrings, layout or other annotations, nor when something is renamed or moved. Other packages count by
+    the names that are used of them, not by their releases. What a string names (`getattr`), methods of values of which
+    no class is named, what a base class defines for `self`, and changes of a module constant after its assignment are
+    not seen.
 
     Args:
         functions: functions, methods or classes defined at the top of a module; Dagster's objects are not.
@@ -57,10 +60,30 @@ def code_version(*functions: Callable[..., object], constants: Mapping[str, obje
         UnversionedCode: something given is neither, or its source is not there.
     """
     given = [_located(function) for function in functions]
-    walk = _Walk(FOLLOWED | {_top(module) for module, _ in given})
-    forms = walk.forms([_defined(module, name) for module, name in given])
-    plain = [[name, _plain(name, constants[name])] for name in sorted(constants)]
-    return blake2b(f"[{forms},{_text(plain)}]".encode(), digest_size=16).hexdigest()
+    definitions = [_defined(module, name) for module, name in given]
+    followed = FOLLOWED | {_top(module) for module, _ in given}
+    plain = _text([[name, _plain(name, constants[name])] for name in sorted(constants)])
+    walk = _Walk(followed)
+    version = _digest(walk.forms(definitions), plain)
+    if walk.was_other:
+        _FORMER.setdefault(version, set()).add(_digest(_Walk(followed, by_folder=True).forms(definitions), plain))
+    return version
+
+
+def former_versions(version: str) -> Sequence[str]:
+    """What the same code was called before classes of parameters counted wherever they are.
+
+    Args:
+        version: what `code_version` told in this process.
+    """
+    return sorted(_FORMER.get(version, ()))
+
+
+_FORMER: dict[str, set[str]] = {}
+
+
+def _digest(forms: str, plain: str) -> str:
+    return blake2b(f"[{forms},{plain}]".encode(), digest_size=16).hexdigest()
 
 
 def _text(form: Form) -> str:
@@ -179,17 +202,21 @@ class _Formed:
     between: Sequence[int]
     refers: Sequence[_Definition]
     seen: Mapping[str, _Stamp]
+    was_other: bool
+    """Whether other classes of its parameters counted when only those of the same folder did."""
 
 
-_FORMED: dict[tuple[frozenset[str], str, str], _Formed] = {}
-"""By the packages that are followed, the module and the name: most of an asset's code is the code of others too."""
+_FORMED: dict[tuple[frozenset[str], bool, str, str], _Formed] = {}
+"""By the packages that are followed, the rule for classes, module and name: most of an asset's code is others' too."""
 
 
 class _Walk:
     """Finds what code refers to, numbers it in the order of discovery, and tells the form of each."""
 
-    def __init__(self, followed: frozenset[str]) -> None:
-        self._followed = followed
+    def __init__(self, followed: frozenset[str], by_folder: bool = False) -> None:
+        """Follow the packages `followed`; `by_folder`: of classes of parameters, those of the same folder alone."""
+        self._followed, self._by_folder = followed, by_folder
+        self.was_other = False
         self._numbers: dict[tuple[str, str], int] = {}
         self._waiting: deque[_Definition] = deque()
         self._stamps: dict[str, _Stamp] = {}
@@ -199,6 +226,7 @@ class _Walk:
         given, found = [self._number(definition) for definition in definitions], []
         while self._waiting:
             formed = self._formed(self._waiting.popleft())
+            self.was_other |= formed.was_other
             numbers = [self._number(definition) for definition in formed.refers]
             texts = [str(numbers[at]) for at in formed.between]
             found.append("".join(itertools.chain(*itertools.zip_longest(formed.pieces, texts, fillvalue=""))))
@@ -212,10 +240,10 @@ class _Walk:
         return self._numbers[key]
 
     def _formed(self, definition: _Definition) -> _Formed:
-        key = self._followed, definition.module.name, definition.name
+        key = self._followed, self._by_folder, definition.module.name, definition.name
         known = _FORMED.get(key)
         if known is None or any(self._stamp(module) != stamp for module, stamp in known.seen.items()):
-            known = _FORMED[key] = _Forming(self._followed, self._stamp).formed(definition)
+            known = _FORMED[key] = _Forming(self._followed, self._by_folder, self._stamp).formed(definition)
         return known
 
     def _stamp(self, module: str) -> _Stamp:
@@ -232,8 +260,9 @@ _NUMBER = f"number {secrets.token_hex(16)} "
 class _Forming:
     """Tells the form of one definition, what it refers to, and which modules say so."""
 
-    def __init__(self, followed: frozenset[str], stamp: Callable[[str], _Stamp]) -> None:
-        self._followed, self._stamp = followed, stamp
+    def __init__(self, followed: frozenset[str], by_folder: bool, stamp: Callable[[str], _Stamp]) -> None:
+        self._followed, self._by_folder, self._stamp = followed, by_folder, stamp
+        self._was_other = False
         self._refers: dict[tuple[str, str], tuple[int, _Definition]] = {}
         self._seen: dict[str, _Stamp] = {}
 
@@ -243,7 +272,7 @@ class _Forming:
         text = _text(self._defined(definition))
         pieces = re.split(rf'"{_NUMBER}(\d+)"', text)
         refers = [found for _, found in self._refers.values()]
-        return _Formed(pieces[::2], [int(at) for at in pieces[1::2]], refers, self._seen)
+        return _Formed(pieces[::2], [int(at) for at in pieces[1::2]], refers, self._seen, self._was_other)
 
     def _number(self, definition: _Definition) -> str:
         key = definition.module.name, definition.name
@@ -270,7 +299,7 @@ class _Forming:
             case ast.Attribute():
                 return self._attribute(node, names)
             case ast.Constant():
-                return [type(node.value).__name__, repr(node.value)]
+                return [type(node.value).__name__, self._literal(repr(node.value))]
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
                 return self._function(node, names)
             case ast.ClassDef():
@@ -286,6 +315,13 @@ class _Forming:
             case list():
                 return [self._form(item, names) for item in node if not _says_nothing(item, names)]
         return node
+
+    def _literal(self, text: str) -> str:
+        former = text
+        for now, then in _NAMED_AS.items():
+            former = former.replace(now, then)
+        self._was_other |= former != text
+        return former if self._by_folder else text
 
     def _node(self, node: ast.AST, names: _Names) -> Form:
         formed = {name: self._form(value, names) for name, value in ast.iter_fields(node) if name not in _IGNORED}
@@ -344,10 +380,7 @@ class _Forming:
         return form
 
     def _follow_classes(self, annotation: ast.expr | None, names: _Names) -> None:
-        """Counts the classes of parameters and fields: their methods are called, though nothing else may name them.
-
-        Only those of the same folder, which hold its data; others are the machinery that a function is handed.
-        """
+        """Counts the classes of parameters and fields: their methods are called, though nothing else may name them."""
         waiting: list[ast.AST] = [annotation] if annotation else []
         while waiting:
             node = waiting.pop(0)
@@ -356,8 +389,12 @@ class _Forming:
                     waiting.append(ast.parse(text, mode="eval"))
                 case ast.Name() | ast.Attribute():
                     found = self._reference(node, names)
-                    if isinstance(found, _Definition) and _is_domain_class(found, names.module):
-                        self._number(found)
+                    if isinstance(found, _Definition) and isinstance(found.statements[-1], ast.ClassDef):
+                        is_data = _top(found.module.name) != _MACHINERY
+                        was_data = _former_folder(found.module.name) == _former_folder(names.module.name)
+                        self._was_other |= is_data != was_data
+                        if was_data if self._by_folder else is_data:
+                            self._number(found)
                 case _:
                     waiting.extend(ast.iter_child_nodes(node))
 
@@ -450,9 +487,27 @@ def _is_named(node: ast.expr, name: str) -> bool:
     return isinstance(node, ast.Name) and node.id == name
 
 
-def _is_domain_class(definition: _Definition, seen_from: _Module) -> bool:
-    folders = {module.name.rpartition(".")[0] for module in (definition.module, seen_from)}
-    return len(folders) == 1 and isinstance(definition.statements[-1], ast.ClassDef)
+_MOVED_FROM: Mapping[str, str] = {
+    "ml_assets.features.joins": "ml_assets.sdk",
+    "ml_assets.features.source": "ml_assets.sdk",
+    "ml_assets.features.types": "ml_assets.sdk",
+    "ml_assets.features.view_features": "ml_assets.sdk",
+    "ml_assets.features.views": "ml_assets.sdk",
+    "ml_assets.pricing.feature_views": "ml_assets.features",
+    "ml_assets.sdk.trainers.frameworks": "ml_assets.sdk",
+    "ml_assets.sdk.trainers.lightgbm": "ml_assets.sdk",
+    "ml_assets.sdk.trainers.sklearn": "ml_assets.sdk",
+    "ml_assets.sdk.trainers.torch": "ml_assets.sdk",
+    "ml_assets.sdk.trainers.trainer": "ml_assets.sdk",
+}
+"""The folders of modules while only classes of the same folder counted, where they are elsewhere now."""
+
+_NAMED_AS: Mapping[str, str] = {"ml_assets/sdk/trainers/sklearn.py": "ml_assets/sdk/sklearn_trainer.py"}
+"""What messages in the code of ML assets called files that were elsewhere then."""
+
+
+def _former_folder(module: str) -> str:
+    return _MOVED_FROM.get(module) or module.rpartition(".")[0]
 
 
 def _is_literal(definition: _Definition) -> bool:

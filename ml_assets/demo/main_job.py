@@ -1,6 +1,6 @@
 """The main job from end to end: history by backfills, then new days by sensors and automation alone.
 
-Belongs here: the order of the stages and what counts as done. Not here: which days there are (`demo_extent.py`), what a
+Belongs here: the order of the stages and what counts as done. Not here: which days there are (`extent.py`), what a
 stage is said to show (`milestones.py`), how anything is built, printing (`report.py`).
 """
 

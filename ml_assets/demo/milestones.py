@@ -1,6 +1,6 @@
 """What the stages of the main job show, in a line each, and where to look in the web UI.
 
-Belongs here: the words, and telling when an asset has got there. Not here: building (`demo.py`).
+Belongs here: the words, and telling when an asset has got there. Not here: building (`main_job.py`).
 """
 
 from collections.abc import Iterator, Mapping, Set

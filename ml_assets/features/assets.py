@@ -15,14 +15,14 @@ import dagster as dg
 import duckdb
 import pyarrow as pa
 
+from ml_assets.declaration_error import DeclarationError
 from ml_assets.features import materialization, skew, statistics
 from ml_assets.features.catalogue import Catalogue
+from ml_assets.features.joins import mart_columns, unfit_columns
 from ml_assets.features.materialization import SUMMARY_COLUMNS
 from ml_assets.features.skew import BOUND, MEANINGS, SKEW_COLUMNS, SKEW_SCHEMA, Cause
 from ml_assets.features.statistics import STATISTICS_COLUMNS
-from ml_assets.sdk.declaration_error import DeclarationError
-from ml_assets.sdk.feature_forms import mart_columns, unfit_columns
-from ml_assets.sdk.feature_views import FeatureView, OnRequestTransform
+from ml_assets.features.views import FeatureView, OnRequestTransform
 from platform_assets import partitions
 from platform_assets.asset_graph.completeness import Completeness
 from platform_assets.backfills import ONE_RUN

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
-from ml_assets.sdk.declaration_error import DeclarationError
-from ml_assets.sdk.feature_views import Entity, FeatureService, FeatureView, OnRequestTransform
+from ml_assets.declaration_error import DeclarationError
+from ml_assets.features.views import Entity, FeatureService, FeatureView, OnRequestTransform
 
 _FOLDER = Path(__file__).parents[1]
 

@@ -20,8 +20,8 @@ from feast.types import FeastType, from_value_type
 from feast.value_type import ValueType
 
 from ml_assets.features.catalogue import Catalogue
-from ml_assets.sdk.feature_types import TYPES
-from ml_assets.sdk.feature_views import (
+from ml_assets.features.types import TYPES
+from ml_assets.features.views import (
     Entity,
     Feature,
     FeatureService,

@@ -16,8 +16,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml_assets.sdk.feature_forms import asked_keys, refuse_unfit, served_view, values_as_of
-from ml_assets.sdk.feature_views import EVENT_TIME, FeatureView
+from ml_assets.features.joins import asked_keys, refuse_unfit, served_view, values_as_of
+from ml_assets.features.views import EVENT_TIME, FeatureView
 from resources.feature_store.online_rows import OnlineRows
 from resources.feature_store.online_writer import refresh
 from resources.feature_store.served_view import ServedView

@@ -17,8 +17,8 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from ml_assets.sdk.feature_forms import LAST_EVENT, asked_keys, served_view, values_as_of
-from ml_assets.sdk.feature_views import EVENT_TIME, FeatureView, OnRequestTransform
+from ml_assets.features.joins import LAST_EVENT, asked_keys, served_view, values_as_of
+from ml_assets.features.views import EVENT_TIME, FeatureView, OnRequestTransform
 from resources.feature_store.online_rows import OnlineRows
 from resources.feature_store.packed_rows import arrow_type
 from resources.feature_store.reader import OnlineFeatures, OnlineReader, Status

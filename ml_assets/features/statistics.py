@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml_assets.sdk.feature_forms import refuse_unfit
-from ml_assets.sdk.feature_views import FeatureView
+from ml_assets.features.joins import refuse_unfit
+from ml_assets.features.views import FeatureView
 from resources.feature_store.point_in_time import quoted
 from resources.warehouse import PARTITION_KEY, Warehouse
 

@@ -1,6 +1,6 @@
 """How demand answers to price: elasticities by category, with intervals.
 
-Belongs here: estimating elasticities from past weeks. Not here: forecasting (`model.py`), choosing prices.
+Belongs here: estimating elasticities from past weeks. Not here: forecasting (`trainer.py`), choosing prices.
 
 Method. Poisson regression of units on log price with an effect of each product and of each week, the mailer and the
 displays held constant, since a price is mostly cut when the product is promoted too; what is left is what the price

@@ -5,8 +5,7 @@ Belongs here: declarations, and the functions of on-request transforms. Not here
 
 from datetime import timedelta
 
-from ml_assets.pricing import features as demand
-from ml_assets.sdk.feature_views import (
+from ml_assets.features.views import (
     EndOf,
     Entity,
     Feature,
@@ -16,6 +15,7 @@ from ml_assets.sdk.feature_views import (
     RequestSource,
     StartOf,
 )
+from ml_assets.pricing import features as demand
 from platform_assets.partitions import weeks_from
 
 TEAM = "commerce"

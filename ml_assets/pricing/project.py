@@ -1,5 +1,6 @@
 """Dynamic pricing: what each product will sell in a week, how its demand answers to price, which price to set."""
 
+from ml_assets.features.view_features import ViewFeatures
 from ml_assets.pricing.backtest_assets import demand_backtest, demand_backtest_summary
 from ml_assets.pricing.feature_views import DEMAND_SIGNALS
 from ml_assets.pricing.price_assets import price_elasticities, price_recommendations
@@ -7,7 +8,6 @@ from ml_assets.pricing.signals import PRODUCT_WEEKS, demand_signals
 from ml_assets.pricing.trainer import DemandTrainer
 from ml_assets.pricing.weekly_tables import FORECAST_WEEKS
 from ml_assets.sdk.declarations import Gate, Model, Monitor, Query, TrainingSet, Window
-from ml_assets.sdk.view_features import ViewFeatures
 from ml_assets.sdk.windows import Reads
 from platform_assets.partitions import COMMERCE_WEEKLY, weeks_from
 

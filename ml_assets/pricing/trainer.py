@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ml_assets.pricing.features import LEVEL, REGULAR_SHARE
-from ml_assets.sdk.lightgbm_trainer import DETERMINISTIC
 from ml_assets.sdk.metrics import Floats
 from ml_assets.sdk.model_file import ModelMismatch, Signature
-from ml_assets.sdk.trainers import Parameters, Training
+from ml_assets.sdk.trainers.lightgbm import DETERMINISTIC
+from ml_assets.sdk.trainers.trainer import Parameters, Training
 
 if TYPE_CHECKING:
     from lightgbm import Booster

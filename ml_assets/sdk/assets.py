@@ -6,7 +6,7 @@ Belongs here: which assets a declaration becomes. Not here: the assets (`trainin
 
 import dagster as dg
 
-from ml_assets.sdk.declaration_error import DeclarationError
+from ml_assets.declaration_error import DeclarationError
 from ml_assets.sdk.declarations import Model, TrainingSet
 from ml_assets.sdk.fold_assets import fold_assets
 from ml_assets.sdk.monitor_assets import monitor_asset

@@ -11,11 +11,11 @@ from typing import TypeAlias
 
 import dagster as dg
 
-from ml_assets.sdk.declaration_error import DeclarationError
-from ml_assets.sdk.feature_source import FeatureSource
+from ml_assets.declaration_error import DeclarationError
+from ml_assets.features.source import FeatureSource
 from ml_assets.sdk.metrics import METRICS, Metric
 from ml_assets.sdk.model_file import Signature
-from ml_assets.sdk.trainers import Parameter, Task, Trainer
+from ml_assets.sdk.trainers.trainer import Parameter, Task, Trainer
 from ml_assets.sdk.windows import Calendar, Reads, merged
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")

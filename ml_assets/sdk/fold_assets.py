@@ -24,7 +24,7 @@ from ml_assets.sdk.folds import Fitted
 from ml_assets.sdk.specs import completed, plain_query, settled
 from ml_assets.sdk.stages import Fold, Predicted, Stores, keep
 from ml_assets.sdk.tables import ProjectTables
-from ml_assets.sdk.trainers import DetailedTrainer
+from ml_assets.sdk.trainers.trainer import DetailedTrainer
 from platform_assets.asset_graph.completeness import Completeness
 from platform_assets.backfills import ONE_RUN
 from platform_assets.code_version import code_version

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from ml_assets.sdk import search
 from ml_assets.sdk.declarations import Model
-from ml_assets.sdk.frameworks import reader_of
 from ml_assets.sdk.gates import Evidence, paired_interval
 from ml_assets.sdk.metrics import Floats
 from ml_assets.sdk.model_file import ModelFile, ModelMismatch
 from ml_assets.sdk.search import Trial
-from ml_assets.sdk.trainers import (
+from ml_assets.sdk.trainers.frameworks import reader_of
+from ml_assets.sdk.trainers.trainer import (
     Checkpoint,
     DetailedTrainer,
     Examples,

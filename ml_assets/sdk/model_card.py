@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ml_assets.sdk.declarations import Model
 from ml_assets.sdk.folds import Evaluation, Span
-from ml_assets.sdk.trainers import Parameters
+from ml_assets.sdk.trainers.trainer import Parameters
 
 
 @dataclass(frozen=True)

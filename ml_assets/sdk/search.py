@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ml_assets.sdk.declarations import OneOf, Range, Real, Search
-from ml_assets.sdk.trainers import Checkpoint, Parameter, Parameters
+from ml_assets.sdk.trainers.trainer import Checkpoint, Parameter, Parameters
 
 _RANDOM_FIRST = 5
 """Trials drawn at random before the sampler has something to learn from."""

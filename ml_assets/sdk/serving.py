@@ -10,13 +10,13 @@ from datetime import datetime
 
 import numpy as np
 
+from ml_assets.declaration_error import DeclarationError
 from ml_assets.sdk import champion, tracking
 from ml_assets.sdk.champion import ChampionError, Decision
-from ml_assets.sdk.declaration_error import DeclarationError
 from ml_assets.sdk.declarations import Model, unknown
-from ml_assets.sdk.frameworks import reader_of
 from ml_assets.sdk.tables import ProjectTables
-from ml_assets.sdk.trainers import TrainedModel, Trainer, opened
+from ml_assets.sdk.trainers.frameworks import reader_of
+from ml_assets.sdk.trainers.trainer import TrainedModel, Trainer, opened
 from resources.model_registry import ModelRegistry
 from resources.warehouse import TableName, Warehouse
 

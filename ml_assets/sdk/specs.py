@@ -8,7 +8,7 @@ import re
 
 import dagster as dg
 
-from ml_assets.sdk.declaration_error import DeclarationError
+from ml_assets.declaration_error import DeclarationError
 from ml_assets.sdk.declarations import Query
 from platform_assets.automation import when_upstream_complete
 from platform_assets.teams import team_of

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ml_assets.sdk import champion
 from ml_assets.sdk.declarations import Model, TrainingSet
-from ml_assets.sdk.trainers import details_of
+from ml_assets.sdk.trainers.trainer import details_of
 from platform_assets.table_metadata import table_metadata
 from resources.warehouse import PARTITION_KEY
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 import dagster as dg
 
-from ml_assets.sdk.declaration_error import DeclarationError
+from ml_assets.declaration_error import DeclarationError
 from platform_assets.partitions import offset
 
 Calendar = dg.TimeWindowPartitionsDefinition

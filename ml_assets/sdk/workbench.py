@@ -17,18 +17,18 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ml_assets.declaration_error import DeclarationError
+from ml_assets.features.view_features import ViewFeatures
+from ml_assets.features.views import FeatureService, FeatureView, OnRequestTransform, Selection
 from ml_assets.sdk import champion, folds, gates, plots, stages, tracking, training_sets
 from ml_assets.sdk.champion import ChampionError, Decision
-from ml_assets.sdk.declaration_error import DeclarationError
 from ml_assets.sdk.declarations import Model, TrainingSet
-from ml_assets.sdk.feature_views import FeatureService, FeatureView, OnRequestTransform, Selection
 from ml_assets.sdk.folds import Evaluation, Fitted, Span
 from ml_assets.sdk.gates import Interval
 from ml_assets.sdk.model_file import ModelFile
 from ml_assets.sdk.serving import Scorer
 from ml_assets.sdk.tables import ProjectTables
 from ml_assets.sdk.training_sets import TrainingDataError, require
-from ml_assets.sdk.view_features import ViewFeatures
 from ml_assets.sdk.windows import upstream_keys
 from resources.environment import Environment
 from resources.feature_store.point_in_time import entity_rows

@@ -9,6 +9,7 @@ import dagster as dg
 
 from platform_assets.asset_graph.completeness import completeness_of
 from platform_assets.asset_graph.graph import Graph, Node
+from platform_assets.code_version import former_versions
 
 EQUAL_VERSIONS = "headwater/equal_code_versions"
 """Metadata of a spec: the other versions of its code that store the same as the present one."""
@@ -42,7 +43,7 @@ def declared_nodes(location: str, definitions: dg.Definitions) -> list[Node]:
                 completeness_of(spec),
                 executable
                 and (spec.tags.get("layer") == "marts" or bool(spec.kinds & _MODELS) or spec.key not in read),
-                tuple(spec.metadata.get(EQUAL_VERSIONS, ())),
+                (*spec.metadata.get(EQUAL_VERSIONS, ()), *former_versions(spec.code_version or "")),
             )
         )
     return found

@@ -37,8 +37,8 @@ from feast import FeatureStore, RepoConfig
 
 from ml_assets.features.catalogue import Catalogue, catalogue
 from ml_assets.features.feast_objects import feast_objects
-from ml_assets.sdk.feature_forms import relation_sql
-from ml_assets.sdk.feature_views import FeatureView
+from ml_assets.features.joins import relation_sql
+from ml_assets.features.views import FeatureView
 from resources.environment import TELEMETRY_OFF, Environment
 from resources.feature_store.feast_settings import feast_settings
 from resources.feature_store.offline_store import LakeRetrievalJob

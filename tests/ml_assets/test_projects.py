@@ -7,9 +7,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from ml_assets.declaration_error import DeclarationError
 from ml_assets.projects import declared_models
 from ml_assets.sdk.assets import project_assets
-from ml_assets.sdk.declaration_error import DeclarationError
 from ml_assets.sdk.declarations import Model
 from tests.ml_assets.readme_project import readme_project
 

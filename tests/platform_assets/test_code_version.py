@@ -11,10 +11,19 @@ from enum import Enum
 from functools import cache, partial
 from itertools import count
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from platform_assets.code_version import FOLLOWED, UnversionedCode, _defined, _Walk, code_version
+from platform_assets import code_version as code_versions
+from platform_assets.code_version import (
+    FOLLOWED,
+    UnversionedCode,
+    _defined,
+    _Walk,
+    code_version,
+    former_versions,
+)
 from platform_assets.plans.planning import PlannedAsset
 from resources.environment import REPOSITORY
 from resources.warehouse import PARTITION_KEY, Warehouse
@@ -296,10 +305,78 @@ def _checked(one: "Setting", other: PlannedAsset) -> object:
     return one.name, other.key
 
 
-def test_classes_of_parameters_are_followed_within_a_folder() -> None:
+def test_classes_of_parameters_are_followed_unless_they_are_the_platforms() -> None:
     walk = _Walk(FOLLOWED | {"tests"})
     walk.forms([_defined(__name__, "_checked")])
     assert {name for _, name in walk._numbers} == {"_checked", "Setting"}
+
+
+BASKETS = """
+from {package}{place} import Basket
+
+def total(basket: Basket) -> float:
+    return basket.sum() if basket else 0.0
+"""
+BASKET = "class Basket:\n    def sum(self) -> float:\n        return 1.0\n"
+
+
+class Places:
+    """A function and the class of its parameter, in one folder or in two."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def module(self, place: str, basket: str = BASKET, message: str = "") -> ModuleType:
+        package = f"places_{next(_numbers)}"
+        file = (self.folder / package).joinpath(*place.split(".")).with_suffix(".py")
+        file.parent.mkdir(parents=True)
+        file.write_text(basket)
+        text = BASKETS.format(package=package, place=place) + (
+            f"\ndef told():\n    return {message!r}\n" if message else ""
+        )
+        (self.folder / package / "baskets.py").write_text(text)
+        importlib.invalidate_caches()
+        return importlib.import_module(f"{package}.baskets")
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return Places(tmp_path)
+
+
+def test_the_class_of_a_parameter_counts_wherever_it_is(places: Places) -> None:
+    beside, elsewhere = places.module(".kinds").total, places.module(".data.kinds").total
+    assert code_version(beside) == code_version(elsewhere)
+    other = places.module(".data.kinds", BASKET.replace("1.0", "2.0")).total
+    assert code_version(other) != code_version(elsewhere)
+
+
+def test_code_that_moved_is_still_known_by_what_it_was_called_before(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside, elsewhere, moved = (places.module(place).total for place in (".kinds", ".data.kinds", ".data.kinds"))
+    package = moved.__module__.removesuffix(".baskets")
+    monkeypatch.setitem(code_versions._MOVED_FROM, f"{package}.data.kinds", package)
+    # Versions of the same code are the same; constants tell these apart.
+    versions = [code_version(total, constants={"at": at}) for at, total in enumerate((beside, elsewhere, moved))]
+    assert former_versions(versions[0]) == former_versions(versions[2]) == []
+    # The class of another folder did not count.
+    assert former_versions(versions[1]) == [code_version(_without_class, constants={"at": 1})]
+
+
+def _without_class(basket: object) -> float:
+    return basket.sum() if basket else 0.0  # type: ignore[attr-defined]
+
+
+def test_a_message_that_names_a_moved_file_is_known_by_the_former_name(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(code_versions._NAMED_AS, "new/place.py", "old/place.py")
+    then = places.module(".kinds", message="see old/place.py").told
+    now = places.module(".kinds", message="see new/place.py").told
+    assert code_version(now) != code_version(then)
+    assert former_versions(code_version(now)) == [code_version(then)]
 
 
 def test_functions_count_together_and_in_their_order() -> None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from ml_assets.features.assets import feature_assets
 from ml_assets.features.catalogue import Catalogue
-from ml_assets.sdk.feature_views import EndOf, Entity, Feature, FeatureView, OnRequestTransform, RequestSource
+from ml_assets.features.views import EndOf, Entity, Feature, FeatureView, OnRequestTransform, RequestSource
 from platform_assets import partitions
 from platform_assets.asset_graph.declared import declared_graph
 from platform_assets.partition_checker.checker import PartitionChecker

@@ -10,8 +10,8 @@ import pytest
 
 from ml_assets.features import assets
 from ml_assets.features.catalogue import Catalogue
-from ml_assets.sdk.feature_forms import served_view
-from ml_assets.sdk.feature_views import Feature, StartOf
+from ml_assets.features.joins import served_view
+from ml_assets.features.views import Feature, StartOf
 from platform_assets.partitions import weeks_from
 from resources.feature_store.online_resource import OnlineStore
 from resources.feature_store.reader import OnlineReader

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from ml_assets.declaration_error import DeclarationError
 from ml_assets.features.catalogue import Catalogue, catalogue, declared_in
 from ml_assets.pricing.feature_views import PRODUCT, PRODUCT_PRICES, PROPOSED_DISCOUNT
-from ml_assets.sdk.declaration_error import DeclarationError
 
 VIEW = """
 from dataclasses import replace

@@ -13,10 +13,10 @@ from feast.value_type import ValueType
 from ml_assets.features.catalogue import Catalogue, catalogue
 from ml_assets.features.feast_objects import FeastObject, feast_objects
 from ml_assets.features.feast_store import apply, feature_store
+from ml_assets.features.joins import served_view
 from ml_assets.features.materialization import materialize
+from ml_assets.features.types import TYPES
 from ml_assets.pricing.project import PRODUCT_DEMAND
-from ml_assets.sdk.feature_forms import served_view
-from ml_assets.sdk.feature_types import TYPES
 from platform_assets.instance.services import prepare
 from resources.environment import REPOSITORY, Environment
 from resources.feature_store.feast_settings import PROJECT

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ml_assets.features.joins import served_view
 from ml_assets.features.materialization import checksum, materialize, online_values
-from ml_assets.sdk.feature_forms import served_view
-from ml_assets.sdk.feature_views import EVENT_TIME
+from ml_assets.features.views import EVENT_TIME
 from resources.feature_store.online_rows import OnlineRows, open_rows
 from resources.feature_store.reader import OnlineReader
 from tests.ml_assets.features.grocery import BEFORE, PRICES, WEEKS, Grocery, Row

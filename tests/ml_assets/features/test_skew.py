@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from ml_assets.features.joins import served_view
 from ml_assets.features.materialization import materialize
 from ml_assets.features.skew import MEANINGS, Cause, Skew, view_skew
-from ml_assets.sdk.feature_forms import served_view
 from resources.feature_store.online_rows import OnlineRows, open_rows
 from tests.ml_assets.features.grocery import BEFORE, DISCOUNT, PRICES, WEEKS, Grocery, Row
 

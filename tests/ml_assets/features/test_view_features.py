@@ -9,13 +9,13 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from ml_assets.declaration_error import DeclarationError
+from ml_assets.features.joins import served_view
 from ml_assets.features.materialization import materialize
-from ml_assets.sdk.declaration_error import DeclarationError
+from ml_assets.features.view_features import ViewFeatures
+from ml_assets.features.views import FeatureView, StartOf
 from ml_assets.sdk.declarations import Query, TrainingSet
-from ml_assets.sdk.feature_forms import served_view
-from ml_assets.sdk.feature_views import FeatureView, StartOf
 from ml_assets.sdk.training_sets import TrainingDataError, leaks, questions
-from ml_assets.sdk.view_features import ViewFeatures
 from ml_assets.sdk.windows import Reads, upstream_keys
 from platform_assets.partitions import COMMERCE_WEEKLY
 from resources.feature_store.online_rows import open_rows

@@ -5,11 +5,11 @@ from datetime import timedelta
 import pandas as pd
 import pytest
 
-from ml_assets.sdk.declaration_error import DeclarationError
+from ml_assets.declaration_error import DeclarationError
+from ml_assets.features.view_features import ViewFeatures
+from ml_assets.features.views import FeatureService
 from ml_assets.sdk.declarations import Query, TrainingSet
-from ml_assets.sdk.feature_views import FeatureService
 from ml_assets.sdk.training_sets import MissingPartition
-from ml_assets.sdk.view_features import ViewFeatures
 from ml_assets.sdk.windows import Reads
 from ml_assets.sdk.workbench import Workbench
 from platform_assets.partitions import COMMERCE_WEEKLY

@@ -10,10 +10,10 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
+from ml_assets.features.views import FeatureView
 from ml_assets.pricing.feature_views import HOUSEHOLD_HABITS, PRODUCT_PRICES
 from ml_assets.sdk.assets import project_assets
 from ml_assets.sdk.declarations import Model
-from ml_assets.sdk.feature_views import FeatureView
 from ml_assets.sdk.tables import ProjectTables
 from platform_assets.partitions import COMMERCE_WEEKLY
 from resources.environment import REPOSITORY, Environment

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from nbclient import NotebookClient
 
+from ml_assets.features.views import FeatureView
 from ml_assets.notebooks import lab
 from ml_assets.pricing.feature_views import HOUSEHOLD_HABITS, PRODUCT_PRICES
-from ml_assets.sdk.feature_views import FeatureView
 from ml_assets.sdk.tables import ProjectTables
 from resources.environment import REPOSITORY
 from resources.ledger import Ledger

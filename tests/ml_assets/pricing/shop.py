@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from ml_assets.pricing.features import NAMES, features
-from ml_assets.sdk.trainers import Examples
+from ml_assets.sdk.trainers.trainer import Examples
 
 FIRST_WEEK = date(2017, 1, 2)
 CATEGORIES = 4

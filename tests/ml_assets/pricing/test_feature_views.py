@@ -6,11 +6,11 @@ import pyarrow as pa
 import pytest
 
 from ml_assets.features.catalogue import catalogue
+from ml_assets.features.joins import unfit_columns
+from ml_assets.features.types import TYPES
+from ml_assets.features.views import FeatureView
 from ml_assets.pricing.feature_views import PRODUCT_PRICES, PROPOSED_DISCOUNT
 from ml_assets.projects import declared_assets
-from ml_assets.sdk.feature_forms import unfit_columns
-from ml_assets.sdk.feature_types import TYPES
-from ml_assets.sdk.feature_views import FeatureView
 from resources.dbt import Dbt
 from resources.environment import Environment
 from resources.warehouse import Warehouse

@@ -9,7 +9,7 @@ import pytest
 from ml_assets.pricing.features import NAMES
 from ml_assets.pricing.trainer import COVERAGE, DETAILS, DemandModel, DemandTrainer
 from ml_assets.sdk.model_file import ModelMismatch, Signature
-from ml_assets.sdk.trainers import Checkpoint, DetailedTrainer, Examples, Training, details_of
+from ml_assets.sdk.trainers.trainer import Checkpoint, DetailedTrainer, Examples, Training, details_of
 from tests.ml_assets.pricing.shop import examples, feature_rows, grocery
 
 TRAINER = DemandTrainer()

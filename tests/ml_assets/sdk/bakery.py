@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ml_assets.features.source import LakeFeatures
 from ml_assets.sdk.assets import project_assets
 from ml_assets.sdk.declarations import Model
-from ml_assets.sdk.feature_source import LakeFeatures
 from ml_assets.sdk.tables import ProjectTables
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partitions import offset

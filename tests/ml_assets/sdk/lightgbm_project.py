@@ -1,7 +1,7 @@
 """A whole project on LightGBM: how many loaves a shop will sell in a week."""
 
 from ml_assets.sdk.declarations import Gate, Model, Monitor, Query, TrainingSet, Window
-from ml_assets.sdk.lightgbm_trainer import LightGBM
+from ml_assets.sdk.trainers.lightgbm import LightGBM
 from ml_assets.sdk.windows import Reads
 from tests.ml_assets.sdk.bakery import FACT_FEATURES, FACTS, FOLD_CALENDAR, LOAVES, SALES_CALENDAR
 

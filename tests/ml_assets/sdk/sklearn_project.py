@@ -1,7 +1,7 @@
 """A whole project on scikit-learn: whether a shop will have a busy week."""
 
 from ml_assets.sdk.declarations import Gate, Model, Monitor, Query, Real, Search, TrainingSet, Window
-from ml_assets.sdk.sklearn_trainer import Sklearn
+from ml_assets.sdk.trainers.sklearn import Sklearn
 from ml_assets.sdk.windows import Reads
 from tests.ml_assets.sdk.bakery import FACT_FEATURES, FACTS, FOLD_CALENDAR, LOAVES, SALES_CALENDAR
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from ml_assets.declaration_error import DeclarationError
+from ml_assets.features.source import LakeFeatures
 from ml_assets.sdk.assets import project_assets
-from ml_assets.sdk.declaration_error import DeclarationError
 from ml_assets.sdk.declarations import Gate, Model, OneOf, Query, Search, Window
-from ml_assets.sdk.feature_source import LakeFeatures
-from ml_assets.sdk.lightgbm_trainer import LightGBM
+from ml_assets.sdk.trainers.lightgbm import LightGBM
 from ml_assets.sdk.windows import Calendar, Reads, merged, upstream_keys
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partitions import offset, since

@@ -11,11 +11,11 @@ import pytest
 
 from ml_assets.sdk.declarations import Search, Whole, Window
 from ml_assets.sdk.folds import evaluate, fit, predict, predict_as_served, span_of
-from ml_assets.sdk.lightgbm_trainer import LightGBM
 from ml_assets.sdk.metrics import Floats
 from ml_assets.sdk.model_file import ModelFile, ModelMismatch
-from ml_assets.sdk.sklearn_trainer import Sklearn
-from ml_assets.sdk.trainers import TrainedModel
+from ml_assets.sdk.trainers.lightgbm import LightGBM
+from ml_assets.sdk.trainers.sklearn import Sklearn
+from ml_assets.sdk.trainers.trainer import TrainedModel
 from ml_assets.sdk.training_sets import TrainingDataError
 from tests.ml_assets.sdk.bakery import WEEKS
 from tests.ml_assets.sdk.lightgbm_project import BREAD

@@ -10,15 +10,15 @@ import dagster as dg
 import duckdb
 import pytest
 
+from ml_assets.declaration_error import DeclarationError
+from ml_assets.features.source import LakeFeatures
 from ml_assets.sdk import champion
 from ml_assets.sdk.champion import ChampionError
-from ml_assets.sdk.declaration_error import DeclarationError
 from ml_assets.sdk.declarations import Gate, Model
-from ml_assets.sdk.feature_source import LakeFeatures
-from ml_assets.sdk.lightgbm_trainer import LightGBM
 from ml_assets.sdk.serving import Scorer
 from ml_assets.sdk.tables import ProjectTables
-from ml_assets.sdk.trainers import Checkpoint
+from ml_assets.sdk.trainers.lightgbm import LightGBM
+from ml_assets.sdk.trainers.trainer import Checkpoint
 from platform_assets.automation import CUT_OFF
 from resources.model_registry import RegistryError
 from resources.warehouse import TableName

@@ -11,9 +11,9 @@ import pytest
 
 from ml_assets.sdk.champion import ChampionError
 from ml_assets.sdk.declarations import Gate, Model, Query
-from ml_assets.sdk.lightgbm_trainer import LightGBM
 from ml_assets.sdk.serving import Scorer
 from ml_assets.sdk.tables import ProjectTables
+from ml_assets.sdk.trainers.lightgbm import LightGBM
 from resources.model_registry import RegistryError
 from resources.warehouse import TableName, physical_partitions
 from tests.ml_assets.sdk.bakery import FOLDS, WEEKS, Bakery, failures

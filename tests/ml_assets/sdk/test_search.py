@@ -6,7 +6,7 @@ import pytest
 
 from ml_assets.sdk.declarations import OneOf, Real, Search, Whole
 from ml_assets.sdk.search import best, trials_of
-from ml_assets.sdk.trainers import Checkpoint, Parameters
+from ml_assets.sdk.trainers.trainer import Checkpoint, Parameters
 
 SPACE = Search({"x": Real(-4.0, 4.0), "n": Whole(1, 9), "kind": OneOf(("flat", "steep"))}, trials=12)
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from ml_assets.features.source import LakeFeatures
 from ml_assets.sdk.declarations import Query, TrainingSet
-from ml_assets.sdk.feature_source import LakeFeatures
 from ml_assets.sdk.folds import fit, span_of
 from ml_assets.sdk.training_sets import MissingPartition, TrainingDataError, labelled, leaks, questions
 from ml_assets.sdk.windows import Reads

@@ -16,7 +16,7 @@ import numpy as np
 
 from ml_assets.sdk.metrics import Floats
 from ml_assets.sdk.model_file import ModelMismatch, Signature
-from ml_assets.sdk.trainers import Parameters, Training
+from ml_assets.sdk.trainers.trainer import Parameters, Training
 
 if TYPE_CHECKING:
     import torch

@@ -1,7 +1,7 @@
 """Declared feature views as the features of a training set: the same values that the online store serves.
 
 Belongs here: `FeatureSource` over selections of views and transforms of requests. Not here: declaring views
-(`feature_views.py`), their form in a join (`feature_forms.py`), sources that are no views (`feature_source.py`).
+(`views.py`), their form in a join (`joins.py`), sources that are no views (`source.py`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 import dagster as dg
 import duckdb
 
-from ml_assets.sdk.declaration_error import DeclarationError
-from ml_assets.sdk.feature_forms import joined_view, refuse_unfit
-from ml_assets.sdk.feature_source import known_at_column
-from ml_assets.sdk.feature_views import EVENT_TIME, Feature, FeatureView, OnRequestTransform, Selection
+from ml_assets.declaration_error import DeclarationError
+from ml_assets.features.joins import joined_view, refuse_unfit
+from ml_assets.features.source import known_at_column
+from ml_assets.features.views import EVENT_TIME, Feature, FeatureView, OnRequestTransform, Selection
 from platform_assets.code_version import code_version
 from platform_assets.partitions import offset
 from resources.feature_store.point_in_time import View, entity_rows, point_in_time_sql, quoted

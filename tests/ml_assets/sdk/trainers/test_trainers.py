@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ml_assets.sdk.frameworks import reader_of
-from ml_assets.sdk.lightgbm_trainer import LightGBM
 from ml_assets.sdk.model_file import ModelFile, ModelMismatch, Signature
-from ml_assets.sdk.sklearn_trainer import Sklearn
-from ml_assets.sdk.torch_trainer import TorchMLP
-from ml_assets.sdk.trainers import Checkpoint, Examples, Trainer, Training, opened
+from ml_assets.sdk.trainers.frameworks import reader_of
+from ml_assets.sdk.trainers.lightgbm import LightGBM
+from ml_assets.sdk.trainers.sklearn import Sklearn
+from ml_assets.sdk.trainers.torch import TorchMLP
+from ml_assets.sdk.trainers.trainer import Checkpoint, Examples, Trainer, Training, opened
 
 needs_torch = pytest.mark.skipif(
     find_spec("torch") is None, reason="torch is not installed: pip install headwater[torch]"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml_assets.sdk.feature_views import (
+from ml_assets.features.views import (
     DeclarationError,
     EndOf,
     Entity,

@@ -1,6 +1,6 @@
 """A declared feature view as the lake's joins and the online store know it, and whether its mart fits.
 
-Belongs here: translating a declaration, once for each of the two. Not here: Feast's form (`features/feast_objects.py`).
+Belongs here: translating a declaration, once for each of the two. Not here: Feast's form (`feast_objects.py`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,9 +9,9 @@ from dataclasses import replace
 import duckdb
 import pyarrow as pa
 
-from ml_assets.sdk.declaration_error import DeclarationError
-from ml_assets.sdk.feature_types import TYPES
-from ml_assets.sdk.feature_views import EVENT_TIME, FeatureView
+from ml_assets.declaration_error import DeclarationError
+from ml_assets.features.types import TYPES
+from ml_assets.features.views import EVENT_TIME, FeatureView
 from resources.feature_store.point_in_time import (
     Feature,
     FeatureError,

@@ -1,6 +1,6 @@
 """The types that a feature or a join key may be declared with, and what each is called where features go.
 
-Belongs here: one line a type. Not here: views (`feature_views.py`), the stores (`resources/feature_store/`).
+Belongs here: one line a type. Not here: views (`views.py`), the stores (`resources/feature_store/`).
 """
 
 from collections.abc import Mapping

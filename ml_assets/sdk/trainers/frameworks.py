@@ -5,11 +5,11 @@ Belongs here: one line a framework. Not here: the trainers.
 
 from collections.abc import Mapping
 
-from ml_assets.sdk.lightgbm_trainer import LightGBM
 from ml_assets.sdk.model_file import ModelMismatch
-from ml_assets.sdk.sklearn_trainer import Sklearn
-from ml_assets.sdk.torch_trainer import TorchMLP
-from ml_assets.sdk.trainers import Trainer
+from ml_assets.sdk.trainers.lightgbm import LightGBM
+from ml_assets.sdk.trainers.sklearn import Sklearn
+from ml_assets.sdk.trainers.torch import TorchMLP
+from ml_assets.sdk.trainers.trainer import Trainer
 
 _SHIPPED: Mapping[str, Trainer] = {
     trainer.framework: trainer for trainer in (LightGBM(), Sklearn("sklearn.dummy.DummyRegressor"), TorchMLP())

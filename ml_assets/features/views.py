@@ -2,7 +2,7 @@
 
 Belongs here: the declaration types, and refusing a wrong one when it is made. Not here: a team's own declarations
 (`ml_assets/features/`), and what becomes of them: assets (`features/assets.py`), objects of Feast
-(`features/feast_objects.py`), joins and rows (`feature_forms.py`).
+(`feast_objects.py`), joins and rows (`joins.py`).
 """
 
 import inspect
@@ -16,8 +16,8 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from ml_assets.sdk.declaration_error import DeclarationError
-from ml_assets.sdk.feature_types import KEY_TYPES, TYPES, FeatureType
+from ml_assets.declaration_error import DeclarationError
+from ml_assets.features.types import KEY_TYPES, TYPES, FeatureType
 from platform_assets import partitions
 from platform_assets.calendars import has_doubled_midnights
 from platform_assets.teams import team_of

@@ -1,6 +1,6 @@
 """What a framework must bring to be trained by the SDK: the protocol, and what passes through it.
 
-Belongs here: the protocol. Not here: any framework (`lightgbm_trainer.py`, `sklearn_trainer.py`, `torch_trainer.py`).
+Belongs here: the protocol. Not here: any framework (`lightgbm.py`, `sklearn.py`, `torch.py`).
 """
 
 import os

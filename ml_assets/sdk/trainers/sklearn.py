@@ -19,7 +19,7 @@ import numpy as np
 
 from ml_assets.sdk.metrics import Floats
 from ml_assets.sdk.model_file import ModelMismatch, Signature
-from ml_assets.sdk.trainers import Parameter, Parameters, Training
+from ml_assets.sdk.trainers.trainer import Parameter, Parameters, Training
 
 TRUSTED = (
     "numpy.dtype",
@@ -147,7 +147,7 @@ def _refuse_untrusted(body: bytes) -> None:
     if refused:
         raise ModelMismatch(
             f"a model file may not hold {', '.join(refused)}: loading these could run code. Use another estimator, or "
-            "review them and add them to ml_assets/sdk/sklearn_trainer.py"
+            "review them and add them to ml_assets/sdk/trainers/sklearn.py"
         )
 
 
