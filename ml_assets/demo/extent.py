@@ -1,6 +1,7 @@
 """Which of the real and synthetic data a demo delivers, and in which order days arrive.
 
-Belongs here: spans of days, and the deliveries that they come to. Not here: delivering (`platform_assets/feed/`), building.
+Belongs here: spans of days, and the deliveries that they come to. Not here: delivering
+(`platform_assets/feed/`), building.
 """
 
 from collections.abc import Mapping
