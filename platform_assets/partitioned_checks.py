@@ -1,9 +1,9 @@
 """Asset checks that are judged partition by partition, also in a run of many partitions.
 
-Belongs here: declaring such a check and reporting verdicts of single partitions. Not here: what any check looks at.
+Belongs here: declaring such a check and reporting evaluations of single partitions. Not here: what any check looks at.
 
-Dagster 1.13 takes an `AssetCheckResult` for a whole step only. A verdict of one partition is an `AssetCheckEvaluation`
-that names the partition and the materialization it judged: without the latter, automation takes it for outdated.
+Dagster 1.13 takes an `AssetCheckResult` for a whole step only. Of one partition it takes an `AssetCheckEvaluation` that
+names the partition and the materialization it is about: without the latter, automation takes it for outdated.
 """
 
 import uuid
@@ -24,8 +24,8 @@ from dagster._record import replace
 
 from resources.check_executions import evaluations_of_runs
 
-Judged: TypeAlias = Mapping[str | None, JudgedMaterialization]
-"""The materialization that a verdict is about, by partition."""
+Evaluated: TypeAlias = Mapping[str | None, JudgedMaterialization]
+"""The materialization that an evaluation is about, by partition."""
 
 REPEATS = "repeats the evaluation of run"
 """Metadata of an evaluation that says again what a run had found before; it names that run."""
@@ -34,12 +34,12 @@ REPEATS = "repeats the evaluation of run"
 def partitioned_check(
     name: str, asset: dg.AssetKey, calendar: dg.PartitionsDefinition | None, description: str, blocking: bool = False
 ) -> dg.AssetCheckSpec:
-    """A check of `asset` with a verdict for each partition of `calendar`; one verdict in all when that is None."""
+    """A check of `asset` with an evaluation for each partition of `calendar`; one in all when that is None."""
     return by_partition(dg.AssetCheckSpec(name, asset=asset, description=description, blocking=blocking), calendar)
 
 
 def by_partition(check: dg.AssetCheckSpec, calendar: dg.PartitionsDefinition | None) -> dg.AssetCheckSpec:
-    """`check` with a verdict for each partition of `calendar`; one verdict in all when that is None."""
+    """`check` with an evaluation for each partition of `calendar`; one in all when that is None."""
     with warnings.catch_warnings():
         # Partitioned checks are a preview in this release; it is pinned, and the tests drive what we use of it.
         warnings.simplefilter("ignore", dg.PreviewWarning)
@@ -59,8 +59,10 @@ def newest_materializations(
     return instance.fetch_materializations(wanted, limit=len(newest)).records if newest else []
 
 
-def judged_materializations(instance: dg.DagsterInstance, key: dg.AssetKey, partitions: Sequence[str] | None) -> Judged:
-    """The `newest_materializations`, as verdicts name them."""
+def evaluated_materializations(
+    instance: dg.DagsterInstance, key: dg.AssetKey, partitions: Sequence[str] | None
+) -> Evaluated:
+    """The `newest_materializations`, as evaluations name them."""
     return {
         record.partition_key: JudgedMaterialization(
             storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
@@ -69,8 +71,8 @@ def judged_materializations(instance: dg.DagsterInstance, key: dg.AssetKey, part
     }
 
 
-def verdict(
-    judged: Judged,
+def evaluation_of(
+    judged: Evaluated,
     check: dg.AssetCheckSpec,
     partition: str | None,
     *,
@@ -79,7 +81,7 @@ def verdict(
     metadata: Mapping[str, dg.MetadataValue[Any] | str | float | int],
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
 ) -> dg.AssetCheckEvaluation:
-    """The verdict of `check` on one partition's materialization, as `judged_materializations` found it."""
+    """The evaluation of `check` on one partition's materialization, as `evaluated_materializations` found it."""
     return dg.AssetCheckEvaluation(
         asset_key=check.asset_key,
         check_name=check.name,
@@ -109,10 +111,10 @@ def evaluations_again(
     """
     if not checks:
         return {}
-    judged = judged_materializations(instance, checks[0].asset_key, list(runs) if any(runs) else None)
+    judged = evaluated_materializations(instance, checks[0].asset_key, list(runs) if any(runs) else None)
     return {
         check.key: {
-            partition: verdict(
+            partition: evaluation_of(
                 judged,
                 check,
                 partition or None,

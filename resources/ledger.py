@@ -139,7 +139,7 @@ class Receipt:
 
 
 @dataclass(frozen=True, eq=False)
-class Standings:
+class ReceiptColumns:
     """The current receipts of one asset as columns, one entry a pair, as much as a check over many pairs needs.
 
     `forged` tells whose receipt is not as it was written.
@@ -233,7 +233,7 @@ class Ledger(dg.ConfigurableResource["Ledger"]):
     def edited(self, asset: str, partitions: Sequence[str]) -> set[str]:
         """Those of the partitions whose current receipt has another id than what it says amounts to.
 
-        Reads the inputs too, for which `Standings.forged` has no time.
+        Reads the inputs too, for which `ReceiptColumns.forged` has no time.
         """
         return {row.partition for row in self._current(asset, partitions) if self._receipt(row).id != row.id}
 
@@ -247,12 +247,12 @@ class Ledger(dg.ConfigurableResource["Ledger"]):
 
     def standings(
         self, assets: Sequence[str] | None = None, spans: Mapping[str, tuple[str, str]] | None = None
-    ) -> dict[str, Standings]:
+    ) -> dict[str, ReceiptColumns]:
         """The current receipts by asset, of all or of `assets`; an asset without any is left out.
 
         `spans` limits an asset to the partitions whose keys sort between a first and a last one.
         """
-        found: dict[str, Standings] = {}
+        found: dict[str, ReceiptColumns] = {}
         with self._transaction() as connection:
             if assets is None:
                 query = db.select(_RECEIPTS.c.asset).distinct().where(_RECEIPTS.c.environment == self.environment)
@@ -349,7 +349,7 @@ class Ledger(dg.ConfigurableResource["Ledger"]):
         return found
 
     def stored_files(self, files: str) -> tuple[StoredFile, ...]:
-        """The files of a receipt as `Standings.files` holds them, with absolute paths."""
+        """The files of a receipt as `ReceiptColumns.files` holds them, with absolute paths."""
         named = json.loads(files) if files else []
         return tuple(StoredFile(str(Path(self.home, path)), size) for path, size in named)
 
@@ -594,10 +594,10 @@ def _seal(sealed: str) -> int:
     return crc32(sealed.encode())
 
 
-def _standings(rows: Sequence[tuple[Any, ...]]) -> Standings:
+def _standings(rows: Sequence[tuple[Any, ...]]) -> ReceiptColumns:
     *known, sealed = zip(*rows, strict=True)
     columns = dict(zip(_READ, known, strict=True))
-    return Standings(
+    return ReceiptColumns(
         partitions=columns["partition"],
         ids=columns["id"],
         read_as=columns["read_as"],

@@ -19,12 +19,12 @@ from platform_assets.feed.delivery import deliver, select
 from platform_assets.instance.client import Client
 from platform_assets.instance.services import open_instance, running
 from platform_assets.partition_checker.checker import PartitionChecker
-from platform_assets.partition_checker.inspection import Inspector
+from platform_assets.partition_checker.facts import Inspector
 from platform_assets.partition_checker.states import State
 from platform_assets.patience import Patience
 from platform_assets.plans.launching import RecoveryRefused, done_since, launch
 from platform_assets.plans.plan import Plan
-from platform_assets.plans.roots import Situation, changed, unhealthy
+from platform_assets.plans.roots import PairStates, changed, unhealthy
 from platform_assets.sources.arrival import find_arrivals, recorded_versions
 from platform_assets.sources.catalogue import SOURCES
 from resources.environment import Environment
@@ -60,7 +60,7 @@ class Platform:
         return PartitionChecker.of(self.environment).inspector(self.instance)
 
     def healing(self) -> Plan:
-        situation = Situation.now(self.inspector())
+        situation = PairStates.now(self.inspector())
         return situation.plan(unhealthy(situation, pairs_named(situation.graph, ["webtoon"], WEEK)))
 
     def carry_out(self, plan: Plan) -> None:
@@ -171,7 +171,7 @@ def test_a_recovery_under_repeated_kills_ends_like_an_undisturbed_one(platform: 
     assert plan.pair_count >= 200
     chance = random.Random(int(os.environ.get("HEADWATER_TEST_SEED", "7")))
     launched = launch(plan, platform.inspector(), platform.client)
-    other = Situation.now(platform.inspector()).plan(
+    other = PairStates.now(platform.inspector()).plan(
         changed(platform.inspector().graph, ["webtoon/raw_reads@2017-12-06"])
     )
     with pytest.raises(RecoveryRefused, match=plan.id):
@@ -196,7 +196,7 @@ def test_a_recovery_under_repeated_kills_ends_like_an_undisturbed_one(platform: 
     disturbed = platform.checksums(), platform.receipts()
 
     platform.restart()
-    whole = Situation.now(platform.inspector())
+    whole = PairStates.now(platform.inspector())
     platform.carry_out(whole.plan(changed(whole.graph, ["webtoon/raw_reads@2017-12-05..2017-12-08"])))
     assert (platform.checksums(), platform.receipts()) == disturbed
     print(f"killed {len(killed)}: {killed}")

@@ -22,13 +22,13 @@ from ml_assets.features.joins import mart_columns, unfit_columns
 from ml_assets.features.materialization import SUMMARY_COLUMNS
 from ml_assets.features.skew import BOUND, MEANINGS, SKEW_COLUMNS, SKEW_SCHEMA, Cause
 from ml_assets.features.statistics import STATISTICS_COLUMNS
-from ml_assets.features.views import FeatureView, OnRequestTransform
+from ml_assets.features.views import FeatureView, OnDemandTransform
 from platform_assets import partitions
 from platform_assets.asset_graph.completeness import Completeness
 from platform_assets.backfills import ONE_RUN
 from platform_assets.code_version import code_version
 from platform_assets.partition_checker.checker import PartitionChecker
-from platform_assets.partitioned_checks import judged_materializations, partitioned_check, verdict
+from platform_assets.partitioned_checks import evaluated_materializations, evaluation_of, partitioned_check
 from platform_assets.table_metadata import table_metadata
 from resources.feature_store.online_resource import OnlineStore
 from resources.feature_store.online_rows import SETTING, OnlineStoreError
@@ -125,7 +125,7 @@ def _statistics(view: FeatureView) -> dg.AssetsDefinition:
 
 
 def _skew(
-    team: str, views: Sequence[FeatureView], transforms: Sequence[OnRequestTransform]
+    team: str, views: Sequence[FeatureView], transforms: Sequence[OnDemandTransform]
 ) -> tuple[dg.AssetsDefinition, dg.AssetChecksDefinition]:
     key = skew_key(team)
     # Of those alike in length one that is known when its partition has ended, so that the others have one to look at,
@@ -192,14 +192,14 @@ def _skew(
     @dg.multi_asset_check(name=f"{team}_feature_skew_within_bound", specs=[check], can_subset=True)
     def within_bound(context: dg.AssetCheckExecutionContext, warehouse: Warehouse) -> Iterator[dg.AssetCheckEvaluation]:
         wanted = context.op_execution_context.partition_keys
-        judged = judged_materializations(context.instance, key, wanted)
+        judged = evaluated_materializations(context.instance, key, wanted)
         with warehouse.reader() as lake:
             there = physical_partitions(lake, TableName.of_key(key)).keys()
             for partition in wanted:
                 stored = warehouse.relation(lake, TableName.of_key(key), [partition]) if partition in there else None
                 found = stored.to_arrow_table().to_pylist() if stored else []
                 beyond = [row for row in found if row["skew"] > BOUND]
-                yield verdict(
+                yield evaluation_of(
                     judged,
                     check,
                     partition,

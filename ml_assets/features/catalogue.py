@@ -10,7 +10,7 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from ml_assets.declaration_error import DeclarationError
-from ml_assets.features.views import Entity, FeatureService, FeatureView, OnRequestTransform
+from ml_assets.features.views import Entity, FeatureService, FeatureView, OnDemandTransform
 
 _FOLDER = Path(__file__).parents[1]
 
@@ -20,7 +20,7 @@ class Catalogue:
     """Declarations that belong together; the names of views, transforms and services are one namespace, as Feast's."""
 
     views: tuple[FeatureView, ...]
-    transforms: tuple[OnRequestTransform, ...] = ()
+    transforms: tuple[OnDemandTransform, ...] = ()
     services: tuple[FeatureService, ...] = ()
 
     def __post_init__(self) -> None:
@@ -91,6 +91,6 @@ def declared_in(folder: Path, package: str) -> Catalogue:
     found = {id(one): one for module in modules for one in vars(module).values()}.values()
     return Catalogue(
         tuple(one for one in found if isinstance(one, FeatureView)),
-        tuple(one for one in found if isinstance(one, OnRequestTransform)),
+        tuple(one for one in found if isinstance(one, OnDemandTransform)),
         tuple(one for one in found if isinstance(one, FeatureService)),
     )

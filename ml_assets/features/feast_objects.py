@@ -26,7 +26,7 @@ from ml_assets.features.views import (
     Feature,
     FeatureService,
     FeatureView,
-    OnRequestTransform,
+    OnDemandTransform,
     Selection,
 )
 from platform_assets.teams import team_of
@@ -89,7 +89,7 @@ def _view(view: FeatureView, entities: Mapping[str, FeastEntity]) -> FeastView:
     )
 
 
-def _transform(transform: OnRequestTransform, views: Mapping[str, FeastView]) -> OnDemandFeatureView:
+def _transform(transform: OnDemandTransform, views: Mapping[str, FeastView]) -> OnDemandFeatureView:
     request = FeastRequest(
         name=transform.request.name,
         schema=list(map(_field, transform.request.fields)),
@@ -110,7 +110,7 @@ def _transform(transform: OnRequestTransform, views: Mapping[str, FeastView]) ->
     )
 
 
-def _source(transform: OnRequestTransform) -> str:
+def _source(transform: OnDemandTransform) -> str:
     """What Feast keeps of the transform and runs: the declared function, found where it is declared.
 
     Its text follows as comments, so that Feast sees a change of it, and its web UI shows it.

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from ml_assets.features.joins import LAST_EVENT, asked_keys, served_view, values_as_of
-from ml_assets.features.views import EVENT_TIME, FeatureView, OnRequestTransform
+from ml_assets.features.views import EVENT_TIME, FeatureView, OnDemandTransform
 from resources.feature_store.online_rows import OnlineRows
 from resources.feature_store.packed_rows import arrow_type
 from resources.feature_store.reader import OnlineFeatures, OnlineReader, Status
@@ -167,7 +167,7 @@ def view_skew(
     rows: OnlineRows,
     partition: str,
     reach: Sequence[str],
-    transforms: Iterable[OnRequestTransform] = (),
+    transforms: Iterable[OnDemandTransform] = (),
     served: ServedView | None = None,
     moved_on: bool = False,
 ) -> list[Skew]:
@@ -248,7 +248,7 @@ def _differences(
             yield at, Cause.TYPE if _alike(offline[at], online[place]) else Cause.LATE_DATA
 
 
-def _transformed(sample: _Sample, transform: OnRequestTransform) -> Skew:
+def _transformed(sample: _Sample, transform: OnDemandTransform) -> Skew:
     """Both paths over the same requests: a batch of the lake's inputs, and row by row of the store's."""
     output = transform.output.name
     found = Skew(transform.name, output, sample.instant, sample.size, len(sample.places))

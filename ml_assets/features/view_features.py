@@ -13,7 +13,7 @@ import duckdb
 from ml_assets.declaration_error import DeclarationError
 from ml_assets.features.joins import joined_view, refuse_unfit
 from ml_assets.features.source import known_at_column
-from ml_assets.features.views import EVENT_TIME, Feature, FeatureView, OnRequestTransform, Selection
+from ml_assets.features.views import EVENT_TIME, Feature, FeatureView, OnDemandTransform, Selection
 from platform_assets.code_version import code_version
 from platform_assets.partitions import offset
 from resources.feature_store.point_in_time import View, entity_rows, point_in_time_sql, quoted
@@ -29,7 +29,7 @@ class ViewFeatures:
     """
 
     selections: tuple[Selection, ...]
-    transforms: tuple[OnRequestTransform, ...] = ()
+    transforms: tuple[OnDemandTransform, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse two features of one name, read or computed, and a view that is selected twice.

@@ -335,7 +335,7 @@ class RequestSource:
 
 
 @dataclass(frozen=True)
-class OnRequestTransform:
+class OnDemandTransform:
     """A feature that is computed when it is asked for, from a request and features of one view.
 
     `function` is given the values of one row by name and returns one value; training sets and requests both go through
@@ -403,7 +403,7 @@ class FeatureService:
     team: str
     selections: tuple[Selection, ...]
     description: str
-    transforms: tuple[OnRequestTransform, ...] = ()
+    transforms: tuple[OnDemandTransform, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a service without features, or with a view twice.

@@ -21,7 +21,7 @@ from ml_assets.pricing.features import HISTORY_WEEKS
 from ml_assets.pricing.price_assets import PREDICTIONS
 from ml_assets.pricing.weekly_tables import (
     Column,
-    Judgement,
+    Evaluation,
     Sources,
     WeeklyTable,
     by_week,
@@ -85,27 +85,27 @@ def demand_backtest_summary() -> dg.AssetsDefinition:
     )
 
 
-def beats_baselines(found: pa.Table) -> Judgement:
+def beats_baselines(found: pa.Table) -> Evaluation:
     """Whether the forecast of a week had a smaller error than each naive method."""
     judged = _errors(found)
     ours = judged["forecast"].wape
     better = {name: judged[name].wape for name in backtest.NAIVE_COLUMNS.values() if judged[name].wape <= ours}
     said = ", ".join(f"{name} {wape:.3f}" for name, wape in better.items())
-    return Judgement(
+    return Evaluation(
         not better,
         f"WAPE {ours:.3f}" + (f", which is not below {said}" if better else ", below every naive method's"),
         {f"WAPE {name}": one.wape for name, one in judged.items()},
     )
 
 
-def beats_every_method(found: pa.Table) -> Judgement:
+def beats_every_method(found: pa.Table) -> Evaluation:
     """Whether the forecast is certainly better than every baseline."""
     rows = [row for row in found.to_pylist() if row["kind"] == "baseline"]
     doubtful = [row for row in rows if row["high"] >= 0]
     said = ", ".join(
         f"{row['method']} {row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]" for row in doubtful or rows
     )
-    return Judgement(
+    return Evaluation(
         not doubtful,
         f"not certainly better than {said}" if doubtful else f"better than every method: {said}",
         {row["method"]: row["difference"] for row in rows},

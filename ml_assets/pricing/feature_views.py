@@ -11,7 +11,7 @@ from ml_assets.features.views import (
     Feature,
     FeatureService,
     FeatureView,
-    OnRequestTransform,
+    OnDemandTransform,
     RequestSource,
     StartOf,
 )
@@ -115,7 +115,7 @@ def proposed_discount(proposed_price_usd: float | None, regular_price_usd: float
     return 1 - proposed_price_usd / regular_price_usd
 
 
-PROPOSED_DISCOUNT = OnRequestTransform(
+PROPOSED_DISCOUNT = OnDemandTransform(
     name="price_proposal_discount",
     team=TEAM,
     request=PRICE_PROPOSAL,

@@ -22,7 +22,7 @@ from ml_assets.pricing.signals import PRODUCT_WEEKS, PRODUCTS
 from ml_assets.pricing.weekly_tables import (
     FORECAST_WEEKS,
     Column,
-    Judgement,
+    Evaluation,
     Sources,
     WeeklyTable,
     by_week,
@@ -80,9 +80,9 @@ def price_recommendations(rules: Rules = RULES) -> dg.AssetsDefinition:
             recommendation.SCHEMA,
         )
 
-    def judge(found: pa.Table) -> Judgement:
+    def judge(found: pa.Table) -> Evaluation:
         broken = recommendation.broken_rules(found, rules)
-        return Judgement(
+        return Evaluation(
             not broken,
             "; ".join(f"broken: {one}" for one in broken) or f"{found.num_rows} prices keep every rule",
             {"prices": found.num_rows, "rules": dg.MetadataValue.json(dict(vars(rules)))},
@@ -108,7 +108,7 @@ def price_recommendations(rules: Rules = RULES) -> dg.AssetsDefinition:
     )
 
 
-def plausible(found: pa.Table) -> Judgement:
+def plausible(found: pa.Table) -> Evaluation:
     """Whether the elasticities of a week say that a higher price sells less."""
     rows = found.to_pylist()
     (pooled,) = [row for row in rows if row["category"] is None]
@@ -120,7 +120,7 @@ def plausible(found: pa.Table) -> Judgement:
         said.append("which is not certainly below 0")
     if positive:
         said.append(f"above 0 in {len(positive)} of {len(own)} categories: {', '.join(positive[:5])}")
-    return Judgement(
+    return Evaluation(
         pooled["high"] < 0 and share <= POSITIVE_SHARE, "; ".join(said), {"share of categories above 0": share}
     )
 

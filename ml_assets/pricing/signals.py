@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from ml_assets.pricing import features
 from ml_assets.pricing.feature_views import DEMAND_SIGNALS
-from ml_assets.pricing.weekly_tables import Column, Judgement, Sources, WeeklyTable, read, weekly_asset
+from ml_assets.pricing.weekly_tables import Column, Evaluation, Sources, WeeklyTable, read, weekly_asset
 from ml_assets.sdk.windows import Reads
 from platform_assets.code_version import code_version
 from platform_assets.partitions import COMMERCE_WEEKLY
@@ -45,13 +45,13 @@ def demand_signals() -> dg.AssetsDefinition:
     )
 
 
-def levels_known(found: pa.Table) -> Judgement:
+def levels_known(found: pa.Table) -> Evaluation:
     """Whether a forecast of every product of a week has something to start from."""
     without = found.filter(pc.invert(pc.greater(pc.fill_null(found[features.LEVEL], 0), 0)))["product_id"].to_pylist()
     said = f"{len(without)} of {found.num_rows} products have no level"
     if without:
         said += f", the first {without[0]}"
-    return Judgement(found.num_rows > 0 and not without, said, {"products": found.num_rows, "without": len(without)})
+    return Evaluation(found.num_rows > 0 and not without, said, {"products": found.num_rows, "without": len(without)})
 
 
 def _signals(warehouse: Warehouse, lake: duckdb.DuckDBPyConnection, weeks: Sequence[str]) -> pa.Table:

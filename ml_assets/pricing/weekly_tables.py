@@ -20,7 +20,7 @@ from ml_assets.sdk.training_sets import require
 from ml_assets.sdk.windows import Calendar, Reads
 from platform_assets.backfills import ONE_RUN
 from platform_assets.partition_checker.checker import PartitionChecker
-from platform_assets.partitioned_checks import judged_materializations, partitioned_check, verdict
+from platform_assets.partitioned_checks import evaluated_materializations, evaluation_of, partitioned_check
 from platform_assets.partitions import weeks_from
 from platform_assets.table_metadata import table_metadata
 from resources.warehouse import PARTITION_KEY, Commit, TableName, Warehouse
@@ -49,7 +49,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Evaluation:
     """What a check says of the rows of one week."""
 
     passed: bool
@@ -86,7 +86,7 @@ class WeeklyTable:
     shown: Callable[[pa.Table], Mapping[str, Any]]
     check: str
     asks: str
-    judge: Callable[[pa.Table], Judgement]
+    judge: Callable[[pa.Table], Evaluation]
     blocking: bool = False
 
     @property
@@ -187,7 +187,7 @@ def shown_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -
     return dg.MetadataValue.table(records, dg.TableSchema([dg.TableColumn(*column) for column in columns.items()]))
 
 
-def _judged(warehouse: Warehouse, table: WeeklyTable, weeks: Sequence[str]) -> dict[str, Judgement]:
+def _judged(warehouse: Warehouse, table: WeeklyTable, weeks: Sequence[str]) -> dict[str, Evaluation]:
     """What the table's check says of the stored rows of each week."""
     with warehouse.reader() as lake:
         require(lake, table.key, weeks)
@@ -196,12 +196,12 @@ def _judged(warehouse: Warehouse, table: WeeklyTable, weeks: Sequence[str]) -> d
 
 
 def _evaluations(
-    instance: dg.DagsterInstance, table: WeeklyTable, check: dg.AssetCheckSpec, said: Mapping[str, Judgement]
+    instance: dg.DagsterInstance, table: WeeklyTable, check: dg.AssetCheckSpec, said: Mapping[str, Evaluation]
 ) -> list[dg.AssetCheckEvaluation]:
-    judged = judged_materializations(instance, table.key, list(said))
+    judged = evaluated_materializations(instance, table.key, list(said))
     severity = dg.AssetCheckSeverity.ERROR if table.blocking else dg.AssetCheckSeverity.WARN
     return [
-        verdict(
+        evaluation_of(
             judged,
             check,
             week,
@@ -214,7 +214,7 @@ def _evaluations(
     ]
 
 
-def _refused(table: WeeklyTable, said: Mapping[str, Judgement]) -> dict[str, str]:
+def _refused(table: WeeklyTable, said: Mapping[str, Evaluation]) -> dict[str, str]:
     return {week: one.description for week, one in said.items() if table.blocking and not one.passed}
 
 

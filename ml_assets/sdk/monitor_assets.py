@@ -21,7 +21,7 @@ from platform_assets.asset_graph.completeness import Completeness
 from platform_assets.backfills import ONE_RUN
 from platform_assets.code_version import code_version
 from platform_assets.partition_checker.checker import PartitionChecker
-from platform_assets.partitioned_checks import judged_materializations, partitioned_check, verdict
+from platform_assets.partitioned_checks import evaluated_materializations, evaluation_of, partitioned_check
 from platform_assets.partitions import offset
 from resources.warehouse import PARTITION_KEY, Warehouse
 
@@ -131,14 +131,14 @@ def _reading_rows(partition: str, found: Sequence[Reading]) -> pa.Table:
 def _within_limits(
     context: dg.AssetExecutionContext, warehouse: Warehouse, keys: ProjectTables, check: dg.AssetCheckSpec
 ) -> Iterator[dg.AssetCheckEvaluation]:
-    judged = judged_materializations(context.instance, keys.monitor, context.partition_keys)
+    judged = evaluated_materializations(context.instance, keys.monitor, context.partition_keys)
     with warehouse.reader() as lake:
         for partition in context.partition_keys:
             rows = stored(warehouse, lake, keys.monitor, [partition]).to_pylist()
             above = [f"{row['subject']} {row['measure']} {row['value']:.3g}" for row in rows if not row["within"]]
             unjudged = [row["subject"] for row in rows if row["value"] is None]
             said = f"above their limits: {', '.join(above)}" if above else "within all limits"
-            yield verdict(
+            yield evaluation_of(
                 judged,
                 check,
                 partition,

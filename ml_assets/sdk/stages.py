@@ -29,8 +29,8 @@ from ml_assets.sdk.tables import EVALUATION_SCHEMA, ProjectTables
 from ml_assets.sdk.training_sets import questions, require
 from ml_assets.sdk.windows import bounds
 from platform_assets.partition_checker.build import Build
-from platform_assets.partition_checker.kept import kept_in_files
-from platform_assets.partitioned_checks import judged_materializations, verdict
+from platform_assets.partition_checker.stored import kept_in_files
+from platform_assets.partitioned_checks import evaluated_materializations, evaluation_of
 from resources.ledger import Ledger, Receipt
 from resources.model_registry import Candidate, ModelRegistry
 from resources.warehouse import PARTITION_KEY, Commit, TableName, Warehouse, physical_partitions
@@ -204,8 +204,8 @@ class Fold:
         }
         if evidence.champion is not None:
             shown["against the champion"] = str(evidence.champion)
-        return verdict(
-            judged_materializations(self.build.context.instance, self._keys.evaluation, [self.partition]),
+        return evaluation_of(
+            evaluated_materializations(self.build.context.instance, self._keys.evaluation, [self.partition]),
             check,
             self.partition,
             passed=not refused,

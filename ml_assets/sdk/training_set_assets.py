@@ -15,7 +15,7 @@ from ml_assets.sdk.tables import training_set_columns
 from platform_assets.backfills import ONE_RUN
 from platform_assets.code_version import code_version
 from platform_assets.partition_checker.checker import PartitionChecker
-from platform_assets.partitioned_checks import judged_materializations, partitioned_check, verdict
+from platform_assets.partitioned_checks import evaluated_materializations, evaluation_of, partitioned_check
 from resources.warehouse import TableName, Warehouse
 
 
@@ -75,13 +75,13 @@ def training_set_asset(declared: TrainingSet) -> dg.AssetsDefinition:
 def _point_in_time(
     context: dg.AssetExecutionContext, warehouse: Warehouse, declared: TrainingSet, check: dg.AssetCheckSpec
 ) -> Iterator[dg.AssetCheckEvaluation]:
-    judged = judged_materializations(context.instance, declared.key, context.partition_keys)
+    judged = evaluated_materializations(context.instance, declared.key, context.partition_keys)
     with warehouse.reader() as lake:
         for partition in context.partition_keys:
             rows = warehouse.relation(lake, TableName.of_key(declared.key), [partition]).to_arrow_table()
             newer = training_sets.leaks(rows, declared, list(declared.features.columns))
             said = ", ".join(f"{name}: {count} values" for name, count in newer.items())
-            yield verdict(
+            yield evaluation_of(
                 judged,
                 check,
                 partition,

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from ml_assets.declaration_error import DeclarationError
 from ml_assets.features.view_features import ViewFeatures
-from ml_assets.features.views import FeatureService, FeatureView, OnRequestTransform, Selection
+from ml_assets.features.views import FeatureService, FeatureView, OnDemandTransform, Selection
 from ml_assets.sdk import champion, folds, gates, plots, stages, tracking, training_sets
 from ml_assets.sdk.champion import ChampionError, Decision
 from ml_assets.sdk.declarations import Model, TrainingSet
@@ -391,7 +391,7 @@ class Workbench:
 def _view_features(asked: Sequence[FeatureView | Selection | FeatureService]) -> ViewFeatures:
     """What is asked for as features of a training set, which are joined in the same way."""
     selections: list[Selection] = []
-    transforms: list[OnRequestTransform] = []
+    transforms: list[OnDemandTransform] = []
     for one in asked:
         if isinstance(one, FeatureView):
             selections.append(one.select())

@@ -16,13 +16,13 @@ import dagster as dg
 
 from platform_assets.backfills import ONE_RUN
 from platform_assets.dbt_models.analysis import Analysis, cached_analysis
-from platform_assets.dbt_models.results import Judgement, NodeResult, Outcome
+from platform_assets.dbt_models.results import Findings, NodeResult, Outcome
 from platform_assets.dbt_models.translator import LakeTranslator, grain_of
 from platform_assets.dbt_models.window import event_time_flags, windows_variable
 from platform_assets.partition_checker.build import Build
 from platform_assets.partition_checker.checker import PartitionChecker
-from platform_assets.partition_checker.kept import columns_of
-from platform_assets.partitioned_checks import by_partition, judged_materializations, verdict
+from platform_assets.partition_checker.stored import columns_of
+from platform_assets.partitioned_checks import by_partition, evaluated_materializations, evaluation_of
 from platform_assets.table_metadata import table_metadata
 from resources.dbt import Dbt
 from resources.warehouse import PARTITION_KEY, POOL, TableName
@@ -215,8 +215,8 @@ def _results(
         for event in process.stream_raw_events():
             if event.is_result_event:
                 yield from outcome.add(NodeResult.of_event(event.raw_event))
-            elif told := Judgement.of_event(event.raw_event):
-                outcome.judgements[told[0]] = told[1]
+            elif told := Findings.of_event(event.raw_event):
+                outcome.findings[told[0]] = told[1]
             elif error := _error(event.raw_event):
                 outcome.errors.append(error)
                 step.context.log.error(error)
@@ -239,12 +239,12 @@ def _evaluations(invocation: Invocation, outcome: Outcome, step: Build) -> Itera
     ended = {test: result for test, result in outcome.results.items() if test in invocation.judges and result.judged}
     keys = {invocation.judges[test].asset_key for test in ended}
     asked = invocation.partitions if invocation.calendar else None
-    judged = {key: judged_materializations(step.context.instance, key, asked) for key in keys}
+    judged = {key: evaluated_materializations(step.context.instance, key, asked) for key in keys}
     for test, result in ended.items():
         check, failing, warning = invocation.judges[test], outcome.failing(test), outcome.warning(test)
         for partition in invocation.partitions:
             fails, warns = partition in failing, partition in warning
-            yield verdict(
+            yield evaluation_of(
                 judged[check.asset_key],
                 check,
                 partition or None,

@@ -26,7 +26,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Findings:
     """What a test found, by partition, in those without a row, and in rows that say no partition."""
 
     by_partition: Mapping[str, Found] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class Judgement:
         return Found(own.failures + every.failures, own.warns or every.warns, own.fails or every.fails)
 
     @classmethod
-    def of_event(cls, event: Mapping[str, Any]) -> tuple[str, "Judgement"] | None:
+    def of_event(cls, event: Mapping[str, Any]) -> tuple[str, "Findings"] | None:
         """Read a test's unique id and what it found off a line of the log; None from every other line."""
         said = event["info"]["msg"]
         if event["info"]["name"] != "JinjaLogInfo" or not said.startswith(_JUDGED):
@@ -103,7 +103,7 @@ class Outcome:
     tests_of: Mapping[str, frozenset[str]]
     partitions: Sequence[str]
     results: dict[str, NodeResult] = field(default_factory=dict)
-    judgements: dict[str, Judgement] = field(default_factory=dict)
+    findings: dict[str, Findings] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     """What dbt said of nodes that broke, in its order."""
     _good: dict[str, list[str]] = field(default_factory=dict)
@@ -119,7 +119,7 @@ class Outcome:
 
     def found(self, test: str, partition: str) -> Found:
         """What a test found in a partition."""
-        return self.judgements.get(test, Judgement()).of(partition)
+        return self.findings.get(test, Findings()).of(partition)
 
     def failing(self, test: str) -> frozenset[str]:
         """The partitions that a test fails: all of them, if it broke, or fails and tells of none that was asked for."""
@@ -161,7 +161,7 @@ class Outcome:
         """What failed, in dbt's words and by partition; or what never ran."""
         said = []
         for result in self._failed:
-            told = result.unique_id in self.judgements and self.partitions != [""]
+            told = result.unique_id in self.findings and self.partitions != [""]
             failing = sorted(self.failing(result.unique_id)) if told else []
             said.append(f"{result.message}{' in ' + _few(failing) if failing else ''}")
         if said:

@@ -19,7 +19,7 @@ from platform_assets.feed import commerce, webtoon
 from platform_assets.feed.incidents import INCIDENTS, Draft, refuse_impossible
 from platform_assets.feed.landing import Delivery, exclusive, put, restore, write_rows
 from platform_assets.sources.catalogue import SOURCES
-from platform_assets.sources.declaration import UNPARTITIONED, Source
+from platform_assets.sources.declaration import WHOLE, Source
 from resources.engine import connect
 
 SEED = 7
@@ -209,5 +209,5 @@ def _refuse_outside(source: Source, first: str, last: str) -> None:
 def _refuse_unknown_partitions(source: Source, keys: Sequence[str]) -> None:
     known = source.partition_keys()
     for key in sorted({*keys} - {*known}):
-        there = f"its only one is {UNPARTITIONED!r}" if len(known) == 1 else f"they run from {known[0]} to {known[-1]}"
+        there = f"its only one is {WHOLE!r}" if len(known) == 1 else f"they run from {known[0]} to {known[-1]}"
         raise SelectionError(f"{source.name} has no partition {key!r}; {there} (closed days have none)")

@@ -52,8 +52,8 @@ def attempts(
     for name, some in pairs.items():
         node = graph.named[name]
         keys = [node.pairs[at] for at in np.flatnonzero(some).tolist()]
-        asked = keys if node.calendar is not None else {None} if keys else ()
-        tries = newest_events(instance, node.key, asked, planned=True)
+        requested = keys if node.calendar is not None else {None} if keys else ()
+        tries = newest_events(instance, node.key, requested, planned=True)
         planned[name] = [(one.partition or "", one.run_id or "") for one in tries]
     runs = _records(instance, {run for found in planned.values() for _, run in found})
     return {name: {key: _attempt(run, runs.get(run)) for key, run in found} for name, found in planned.items() if found}

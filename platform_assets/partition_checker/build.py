@@ -28,9 +28,9 @@ from dagster._core.execution.plan.execute_step import (
 )
 
 from platform_assets.asset_graph.requirements import BoolArray, Requirement
-from platform_assets.partition_checker.inspection import Inspector
-from platform_assets.partition_checker.kept import Kept, holding_values, kept_in_table
+from platform_assets.partition_checker.facts import Inspector
 from platform_assets.partition_checker.states import Facts, inputs_changed, inputs_of, presence
+from platform_assets.partition_checker.stored import Stored, holding_values, kept_in_table
 from platform_assets.partitioned_checks import evaluations_again, newest_materializations, report_together
 from resources.ledger import Input, Receipt, digest, mark_of, schema_columns
 from resources.run_fence import refuse_given_up
@@ -53,7 +53,7 @@ class Build:
         context: dg.AssetExecutionContext,
         inspector: Inspector,
         facts: Mapping[str, Facts],
-        asked: Mapping[str, BoolArray],
+        requested: Mapping[str, BoolArray],
         forced: Mapping[str, BoolArray],
     ) -> None:
         """Start with the facts of the asked pairs, and of those they read, as they are now.
@@ -62,19 +62,19 @@ class Build:
             context: of the step.
             inspector: of every asset, with the stores in which receipts, files and rows are.
             facts: of every asset that is asked for or read; those asked for are updated as pairs are recorded.
-            asked: by asset in topological order, the pairs to build.
+            requested: by asset in topological order, the pairs to build.
             forced: those of them to compute even if nothing they read has changed.
         """
         self.context = context
         graph = inspector.graph
         self._ledger, self.catalog = inspector.ledger, inspector.catalog
-        self._nodes = {name: graph.named[name] for name in asked}
+        self._nodes = {name: graph.named[name] for name in requested}
         self._requirements = {name: graph.requirements(node) for name, node in self._nodes.items()}
-        self._facts, self._asked, self._forced = facts, asked, forced
-        self._settled = {name: np.zeros_like(pairs) for name, pairs in asked.items()}
-        self._given_up = {name: np.zeros_like(pairs) for name, pairs in asked.items()}
+        self._facts, self._asked, self._forced = facts, requested, forced
+        self._settled = {name: np.zeros_like(pairs) for name, pairs in requested.items()}
+        self._given_up = {name: np.zeros_like(pairs) for name, pairs in requested.items()}
         self._confirmed: dict[str, dict[str, str]] = {}
-        self._foreseen = {name: np.zeros_like(pairs) for name, pairs in asked.items()}
+        self._foreseen = {name: np.zeros_like(pairs) for name, pairs in requested.items()}
 
     def waves(self) -> Iterator[dict[dg.AssetKey, list[str]]]:
         """The pairs to compute, by asset in topological order, until all that was asked for is settled.
@@ -173,7 +173,7 @@ class Build:
             )
         return partitions
 
-    def record(self, key: dg.AssetKey, kept: Mapping[str, Kept], metadata: Metadata | None = None) -> None:
+    def record(self, key: dg.AssetKey, kept: Mapping[str, Stored], metadata: Metadata | None = None) -> None:
         """Leave a receipt for each partition of `kept` ("" without partitions), then the events of the catalog."""
         name = "/".join(key.path)
 
@@ -285,9 +285,9 @@ class Build:
         undecided = np.zeros_like(open_)
         for upstream, requirement in self._within(name):
             undecided |= requirement.affected(self._open(upstream) & ~self._foreseen[upstream])
-        intact = presence(facts).verified & (facts.same_code | facts.frozen)
+        intact = presence(facts).verified & (facts.same_code | facts.immutable)
         intact[list(facts.failed)] = False
-        changed = inputs_changed(facts, self._facts, self._requirements[name]) & ~facts.frozen
+        changed = inputs_changed(facts, self._facts, self._requirements[name]) & ~facts.immutable
         certain = open_ & (self._forced[name] | ~intact | (changed & ~undecided))
         return certain, open_ & ~certain & ~undecided
 
@@ -302,9 +302,9 @@ class Build:
             facts.marks[at] = mark_of(name, partition, facts.contents[at])
         self._foreseen[name] |= pairs
 
-    def _view(self, name: str, partition: str) -> Kept:
+    def _view(self, name: str, partition: str) -> Stored:
         read = sorted((read.asset, read.partition, read.content) for read in self._inputs(name, partition))
-        return Kept(None, digest("view", read))
+        return Stored(None, digest("view", read))
 
     def _within(self, name: str) -> Iterator[tuple[str, Requirement]]:
         return ((upstream, need) for upstream, need in self._requirements[name].items() if upstream in self._asked)
@@ -391,7 +391,7 @@ class Build:
     def _inputs(self, name: str, partition: str) -> tuple[Input, ...]:
         return inputs_of(self._facts, self._requirements[name], name, partition)
 
-    def _extended(self, key: dg.AssetKey, kept: Mapping[str, Kept], new_columns_were_null: bool) -> dict[str, str]:
+    def _extended(self, key: dg.AssetKey, kept: Mapping[str, Stored], new_columns_were_null: bool) -> dict[str, str]:
         """The content that readers go on to compare, of pairs to which the table has only gained columns since."""
         name = "/".join(key.path)
         facts = self._facts[name]
@@ -455,7 +455,7 @@ class Build:
             DagsterEvent.asset_materialization(step, event, DagsterEventBatchMetadata(batch, is_last))
 
 
-def _content(kept: Kept) -> str:
+def _content(kept: Stored) -> str:
     return digest(kept.rows, kept.checksum, kept.schema)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from platform_assets.asset_graph.graph import Graph, named
 from platform_assets.partition_checker.activity import activity, attempts
-from platform_assets.partition_checker.inspection import Inspector
+from platform_assets.partition_checker.facts import Inspector
 from platform_assets.partition_checker.stalls import remedy, unsettled_pairs, why_nobody_builds
 from platform_assets.partition_checker.states import PairState, State
 from resources.ledger import Input, Receipt

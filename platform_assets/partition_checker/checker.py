@@ -17,10 +17,10 @@ from platform_assets.asset_graph.requirements import BoolArray
 from platform_assets.automation import CUT_OFF
 from platform_assets.partition_checker.build import ERROR_CHARACTERS, Build
 from platform_assets.partition_checker.deep import note_unreadable
+from platform_assets.partition_checker.evaluations import WANTING, report, verified_check
+from platform_assets.partition_checker.facts import Inspector
 from platform_assets.partition_checker.gate import NotVerified, refuse_unless_verified
-from platform_assets.partition_checker.inspection import Inspector
 from platform_assets.partition_checker.states import Facts
-from platform_assets.partition_checker.verdicts import WANTING, report, verified_check
 from resources.environment import Environment
 from resources.lake_catalog import LakeCatalog
 from resources.ledger import Ledger
@@ -62,9 +62,9 @@ class PartitionChecker(dg.ConfigurableResource["PartitionChecker"]):
         except GraphError as error:
             raise dg.Failure(f"{error}. Nothing was changed.") from error
         inspector.catalog.warehouse.ensure()
-        asked = _asked(context, inspector.graph)
+        requested = _asked(context, inspector.graph)
         try:
-            facts = admitted(inspector, asked)
+            facts = admitted(inspector, requested)
         except NotVerified as refusal:
             _show(inspector, context.run.run_id, refusal)
             raise dg.Failure(str(refusal), allow_retries=False) from refusal
@@ -72,16 +72,16 @@ class PartitionChecker(dg.ConfigurableResource["PartitionChecker"]):
             name: pairs
             if _only_time_moves(inspector.graph.named[name])
             else _forced(inspector.ledger, context.run, facts[name], pairs)
-            for name, pairs in asked.items()
+            for name, pairs in requested.items()
         }
-        build = Build(context, inspector, facts, asked, forced)
+        build = Build(context, inspector, facts, requested, forced)
         try:
             yield build
         except BaseException as error:
             # Also of an interrupted step it is known why its pairs are not there.
-            inspector.ledger.failed(context.run.run_id, _first_words(error), asked.keys())
+            inspector.ledger.failed(context.run.run_id, _first_words(error), requested.keys())
             if isinstance(error, Exception):
-                note_unreadable(inspector, asked)
+                note_unreadable(inspector, requested)
             raise
 
 
@@ -106,25 +106,25 @@ def _forced(ledger: Ledger, run: dg.DagsterRun, facts: Facts, pairs: BoolArray) 
 def _asked(context: dg.AssetExecutionContext, graph: Graph) -> dict[str, BoolArray]:
     """The step's pairs, by asset in topological order."""
     selected = {"/".join(key.path) for key in context.selected_asset_keys}
-    asked = {}
+    requested = {}
     for name, node in graph.named.items():
         if name in selected:
             keys = set(context.partition_keys) if node.calendar is not None else {""}
-            asked[name] = np.array([key in keys for key in node.pairs], np.bool_)
-    return asked
+            requested[name] = np.array([key in keys for key in node.pairs], np.bool_)
+    return requested
 
 
-def admitted(inspector: Inspector, asked: Mapping[str, BoolArray]) -> dict[str, Facts]:
+def admitted(inspector: Inspector, requested: Mapping[str, BoolArray]) -> dict[str, Facts]:
     """The facts of the asked pairs and of all they read, once the gate has let them pass.
 
     Raises:
         NotVerified: an upstream pair that one of them needs may not be built upon.
     """
-    needed = inspector.graph.required(asked)
-    wanted = {name: asked[name] | pairs if name in asked else pairs for name, pairs in needed.items()}
-    wanted = {**asked, **wanted}
+    needed = inspector.graph.required(requested)
+    wanted = {name: requested[name] | pairs if name in requested else pairs for name, pairs in needed.items()}
+    wanted = {**requested, **wanted}
     facts = inspector.facts(wanted, inspector.read_by(wanted))
-    refuse_unless_verified(inspector.graph, asked, needed, {name: inspector.judge(facts, name) for name in needed})
+    refuse_unless_verified(inspector.graph, requested, needed, {name: inspector.judge(facts, name) for name in needed})
     return facts
 
 

@@ -22,7 +22,7 @@ from platform_assets.asset_graph.selections import SelectionError, pairs_named, 
 from platform_assets.instance.services import open_instance
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partition_checker.deep import adopt, read_again
-from platform_assets.partition_checker.inspection import Inspector, Wanted
+from platform_assets.partition_checker.facts import Inspector, Wanted
 from platform_assets.partition_checker.orphans import Orphan, orphans
 from platform_assets.partition_checker.states import PairState, State
 from platform_assets.progress import progress

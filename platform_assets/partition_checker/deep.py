@@ -1,6 +1,6 @@
 """The deep check: reads the rows of recorded pairs again, and adopts stored pairs that have no receipt.
 
-Belongs here: everything of the Partition Checker that reads data. Not here: the check without it (`inspection.py`).
+Belongs here: everything of the Partition Checker that reads data. Not here: the check without it (`facts.py`).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,9 +12,9 @@ import numpy as np
 
 from platform_assets.asset_graph.graph import Node
 from platform_assets.asset_graph.requirements import BoolArray
-from platform_assets.partition_checker.inspection import Inspector
-from platform_assets.partition_checker.kept import Kept, file_digest, kept_in_files, kept_in_table
-from platform_assets.partition_checker.states import FORGED, Facts, Judged, PairState, State, inputs_of
+from platform_assets.partition_checker.facts import Inspector
+from platform_assets.partition_checker.states import FORGED, AssetStates, Facts, PairState, State, inputs_of
+from platform_assets.partition_checker.stored import Stored, file_digest, kept_in_files, kept_in_table
 from resources.ledger import FoundDamage, Receipt, schema_columns
 from resources.warehouse import TableName
 
@@ -79,7 +79,7 @@ def note_unreadable(inspector: Inspector, pairs: Mapping[str, BoolArray]) -> Non
 
 
 def adopt(
-    inspector: Inspector, judged: Mapping[str, Judged], wanted: Mapping[str, Sequence[str]], run_id: str
+    inspector: Inspector, judged: Mapping[str, AssetStates], wanted: Mapping[str, Sequence[str]], run_id: str
 ) -> list[tuple[str, str]]:
     """Give stored pairs that have no receipt, or not the one that fits, one for what storage holds now.
 
@@ -98,9 +98,9 @@ def adopt(
     adopted = []
     for name, partitions in wanted.items():
         node = inspector.graph.named[name]
-        asked = set(partitions)
+        requested = set(partitions)
         pairs = [pair.partition for pair in judged[name].pairs() if pair.state is State.UNRECORDED]
-        pairs = [partition for partition in pairs if partition in asked]
+        pairs = [partition for partition in pairs if partition in requested]
         if not pairs or node.completeness.storage != "table":
             continue
         facts = inspector.facts({name: None}, inspector.read_by({name: None}))
@@ -211,7 +211,7 @@ def _reads_recorded(inspector: Inspector, node: Node, facts: Mapping[str, Facts]
 
 
 def _receipt(
-    inspector: Inspector, node: Node, facts: Mapping[str, Facts], partition: str, kept: Kept, run_id: str
+    inspector: Inspector, node: Node, facts: Mapping[str, Facts], partition: str, kept: Stored, run_id: str
 ) -> Receipt:
     return Receipt(
         asset=node.name,

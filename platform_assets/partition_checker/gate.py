@@ -9,7 +9,7 @@ import numpy as np
 
 from platform_assets.asset_graph.graph import Graph, Node, named
 from platform_assets.asset_graph.requirements import BoolArray
-from platform_assets.partition_checker.states import Judged, PairState
+from platform_assets.partition_checker.states import AssetStates, PairState
 
 _PAIRS_SHOWN = 20
 
@@ -23,7 +23,7 @@ class NotVerified(RuntimeError):
 
 
 def refuse_unless_verified(
-    graph: Graph, asked: Mapping[str, BoolArray], needed: Mapping[str, BoolArray], judged: Mapping[str, Judged]
+    graph: Graph, requested: Mapping[str, BoolArray], needed: Mapping[str, BoolArray], judged: Mapping[str, AssetStates]
 ) -> None:
     """Let the asked pairs pass if every needed one is verified, or absent and they declare to go on without it.
 
@@ -33,24 +33,24 @@ def refuse_unless_verified(
     wrong = [
         pair
         for name, pairs in needed.items()
-        for pair in judged[name].pairs(pairs & ~judged[name].verified & ~_absent(judged[name], graph, asked))
+        for pair in judged[name].pairs(pairs & ~judged[name].verified & ~_absent(judged[name], graph, requested))
     ]
     if wrong:
-        raise NotVerified(list(asked), wrong)
+        raise NotVerified(list(requested), wrong)
 
 
-def _absent(judged: Judged, graph: Graph, asked: Mapping[str, BoolArray]) -> BoolArray:
+def _absent(judged: AssetStates, graph: Graph, requested: Mapping[str, BoolArray]) -> BoolArray:
     """The pairs that are not there, if all who ask for them go on without a late one."""
-    if not _all_go_on(graph, asked, judged.facts.asset):
+    if not _all_go_on(graph, requested, judged.facts.asset):
         return np.zeros_like(judged.verified)
     return ~judged.facts.recorded & ~judged.facts.is_stored
 
 
-def _all_go_on(graph: Graph, asked: Mapping[str, BoolArray], upstream: str) -> bool:
+def _all_go_on(graph: Graph, requested: Mapping[str, BoolArray], upstream: str) -> bool:
     def reads(node: Node) -> bool:
         return graph.named[upstream].key in node.deps
 
-    readers = [graph.named[name] for name in asked if reads(graph.named[name])]
+    readers = [graph.named[name] for name in requested if reads(graph.named[name])]
     return all(node.completeness.goes_on_without_late(upstream) for node in readers)
 
 

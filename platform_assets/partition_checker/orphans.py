@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import dagster as dg
 
 from platform_assets.asset_graph.graph import Graph
-from platform_assets.partition_checker.inspection import Inspector
+from platform_assets.partition_checker.facts import Inspector
 from resources.feature_store.feast_settings import PROJECT
 from resources.feature_store.online_rows import OnlineRows
 from resources.feature_store.served_view import stored_as

@@ -10,7 +10,7 @@ import click
 
 from platform_assets.instance.services import open_instance
 from platform_assets.partition_checker.checker import PartitionChecker
-from platform_assets.partition_checker.inspection import Inspector
+from platform_assets.partition_checker.facts import Inspector
 from platform_assets.partition_checker.orphans import Orphan, orphans
 from platform_assets.partition_checker.orphans import forget as remove
 from resources.environment import Environment

@@ -20,19 +20,19 @@ from platform_assets.partition_checker.activity import activity, attempts
 from platform_assets.partition_checker.build import recorded_event
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partition_checker.deep import adopt
-from platform_assets.partition_checker.inspection import Inspector
-from platform_assets.partition_checker.stalls import Activity, Stall, stalls, together, waiting
-from platform_assets.partition_checker.states import Judged, PairState, State
-from platform_assets.partition_checker.verdicts import (
+from platform_assets.partition_checker.evaluations import (
     ON_TIME,
-    evaluation,
+    evaluation_of_pair,
     not_verified,
     on_time_check,
     report,
     verified_check,
     waiting_for_late,
 )
-from platform_assets.partitioned_checks import judged_materializations, report_together
+from platform_assets.partition_checker.facts import Inspector
+from platform_assets.partition_checker.stalls import Activity, Stall, stalls, together, waiting
+from platform_assets.partition_checker.states import AssetStates, PairState, State
+from platform_assets.partitioned_checks import evaluated_materializations, report_together
 from platform_assets.table_metadata import table_metadata
 from platform_assets.teams import team_of
 from resources.warehouse import Commit, TableName, Warehouse
@@ -65,7 +65,7 @@ class Reconciliation:
     unhealthy: Sequence[PairState]
     stalled: Sequence[Stall]
     states: Mapping[State, int]
-    verdicts: int
+    evaluations: int
     events_restored: int
     adopted: int
 
@@ -98,7 +98,7 @@ def reconcile(inspector: Inspector, run_id: str, adopts: bool = False) -> Reconc
     doubted = [name for name, of_asset in judged.items() if not of_asset.verified.all()]
     again = replace(inspector, now=datetime.now(UTC)).judged(dict.fromkeys(doubted))
     unhealthy: list[PairState] = []
-    verdicts = restored = 0
+    evaluations = restored = 0
     for node in inspector.graph.nodes.values():
         before, now = judged[node.name], again.get(node.name, judged[node.name])
         found = {pair.partition: pair for pair in now.pairs(~before.verified & ~now.verified)}
@@ -107,19 +107,19 @@ def reconcile(inspector: Inspector, run_id: str, adopts: bool = False) -> Reconc
             found |= {key: pair for key, pair in vanished.items() if _is_nowhere(found[key])}
             at_rest = {pair.partition for pair in now.pairs(before.settled & now.settled & ~now.verified)}
             failing = not_verified(pair for key, pair in found.items() if key in at_rest)
-            verdicts += report(inspector.instance, run_id, verified_check(node.key, node.calendar), failing)
+            evaluations += report(inspector.instance, run_id, verified_check(node.key, node.calendar), failing)
             if "alert" in node.completeness.when_late.values():
                 late = waiting_for_late(inspector.graph, node, judged)
-                verdicts += report(inspector.instance, run_id, on_time_check(node.key, node.calendar), late)
+                evaluations += report(inspector.instance, run_id, on_time_check(node.key, node.calendar), late)
             restored += _restore(inspector, node, judged[node.name], logged[node.name])
         unhealthy += found.values()
     counts = Counter(pair.state for pair in unhealthy)
     verified = sum(int(of_asset.verified.sum()) for of_asset in judged.values())
     stalled = _stalled(inspector, {**judged, **again}, going)
-    return Reconciliation(unhealthy, stalled, {State.VERIFIED: verified, **counts}, verdicts, restored, adopted)
+    return Reconciliation(unhealthy, stalled, {State.VERIFIED: verified, **counts}, evaluations, restored, adopted)
 
 
-def _stalled(inspector: Inspector, judged: Mapping[str, Judged], before: Activity) -> list[Stall]:
+def _stalled(inspector: Inspector, judged: Mapping[str, AssetStates], before: Activity) -> list[Stall]:
     """The pairs that stall. What begins or ends while they are looked at is under way by one of two looks."""
     graph, now = inspector.graph, datetime.now(UTC)
     going = together(before, activity(inspector.instance, graph))
@@ -208,7 +208,7 @@ def _checks(
             )
             return
         inspector = checker.inspector(context.instance)
-        asked = list(context.op_execution_context.partition_keys) if calendar is not None else [""]
+        requested = list(context.op_execution_context.partition_keys) if calendar is not None else [""]
         for key in sorted(context.selected_asset_check_keys):
             node = inspector.graph.nodes[key.asset_key]
             judged = inspector.judged(dict.fromkeys([node.name, *inspector.graph.requirements(node)]))
@@ -216,9 +216,9 @@ def _checks(
             of_asset = judged[node.name]
             wrong = of_asset.pairs(~of_asset.verified & of_asset.settled)
             failing = waiting_for_late(inspector.graph, node, judged) if is_late else not_verified(wrong)
-            targets = judged_materializations(context.instance, node.key, None if calendar is None else asked)
-            for partition in asked:
-                yield evaluation(checks[key], partition, failing.get(partition), targets)
+            targets = evaluated_materializations(context.instance, node.key, None if calendar is None else requested)
+            for partition in requested:
+                yield evaluation_of_pair(checks[key], partition, failing.get(partition), targets)
 
     return evaluate
 
@@ -229,12 +229,12 @@ def _just_recorded(
     selected: Sequence[dg.AssetCheckSpec],
 ) -> list[dg.AssetCheckEvaluation]:
     """What the checks say of the pairs that this run has recorded."""
-    asked = None if calendar is None else list(context.op_execution_context.partition_keys)
+    requested = None if calendar is None else list(context.op_execution_context.partition_keys)
     found: list[dg.AssetCheckEvaluation] = []
     for check in selected:
-        targets = judged_materializations(context.instance, check.asset_key, asked)
+        targets = evaluated_materializations(context.instance, check.asset_key, requested)
         own = {at: target for at, target in targets.items() if target.run_id == context.run.run_id}
-        found += [evaluation(check, at or "", None, own) for at in own]
+        found += [evaluation_of_pair(check, at or "", None, own) for at in own]
     return found
 
 
@@ -254,7 +254,7 @@ def _vanished(pair: PairState) -> PairState:
     return replace(pair, state=State.LOST, reason=reason)
 
 
-def _restore(inspector: Inspector, node: Node, judged: Judged, logged: Set[str]) -> int:
+def _restore(inspector: Inspector, node: Node, judged: AssetStates, logged: Set[str]) -> int:
     """Record again what the event log has lost, not what a run is about to log; returns how many pairs that were."""
     facts = judged.facts
     lost = [
@@ -272,7 +272,7 @@ def _restore(inspector: Inspector, node: Node, judged: Judged, logged: Set[str])
 def _shown(found: Reconciliation) -> dict[str, int]:
     return {
         **{f"pairs {state}": count for state, count in found.states.items()},
-        "verdicts reported": found.verdicts,
+        "evaluations reported": found.evaluations,
         "events restored": found.events_restored,
         "pairs adopted": found.adopted,
         "pairs stalled": len(found.stalled),

@@ -16,9 +16,9 @@ import dagster as dg
 import duckdb
 
 from platform_assets.asset_graph.graph import Node
-from platform_assets.partition_checker.inspection import Inspector
-from platform_assets.partition_checker.kept import Kept, kept_in_files, kept_in_table
+from platform_assets.partition_checker.facts import Inspector
 from platform_assets.partition_checker.states import inputs_of
+from platform_assets.partition_checker.stored import Stored, kept_in_files, kept_in_table
 from platform_assets.partitioned_checks import newest_materializations
 from resources.ledger import Receipt, digest
 
@@ -75,7 +75,7 @@ def _proven(inspector: Inspector, node: Node, events: Mapping[str, dg.AssetMater
     for key, kept in _stored(inspector, node, events).items():
         if node.completeness.storage == "view":
             read = sorted((one.asset, one.partition, one.content) for one in inputs[key])
-            kept = Kept(None, digest("view", read))
+            kept = Stored(None, digest("view", read))
         receipt = Receipt(
             asset=node.name,
             partition=key,
@@ -90,11 +90,11 @@ def _proven(inspector: Inspector, node: Node, events: Mapping[str, dg.AssetMater
     return found
 
 
-def _stored(inspector: Inspector, node: Node, events: Mapping[str, dg.AssetMaterialization]) -> dict[str, Kept]:
+def _stored(inspector: Inspector, node: Node, events: Mapping[str, dg.AssetMaterialization]) -> dict[str, Stored]:
     """What storage holds of the pairs now; one that cannot be read is left out, and so are files that are gone."""
     storage = node.completeness.storage
     if storage == "view":
-        return dict.fromkeys(events, Kept(None, ""))
+        return dict.fromkeys(events, Stored(None, ""))
     if storage == "files":
         return {key: kept for key, event in events.items() if (kept := _in_files(inspector, event)) is not None}
     try:
@@ -105,7 +105,7 @@ def _stored(inspector: Inspector, node: Node, events: Mapping[str, dg.AssetMater
         return {one: kept for key in events for one, kept in _stored(inspector, node, {key: events[key]}).items()}
 
 
-def _in_files(inspector: Inspector, event: dg.AssetMaterialization) -> Kept | None:
+def _in_files(inspector: Inspector, event: dg.AssetMaterialization) -> Stored | None:
     named = event.metadata.get("files")
     paths = [Path(inspector.ledger.home, str(path)) for path in getattr(named, "value", None) or ()]
     return kept_in_files(paths) if paths and all(path.exists() for path in paths) else None

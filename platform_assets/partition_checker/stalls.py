@@ -16,7 +16,7 @@ import numpy as np
 
 from platform_assets.asset_graph.graph import Graph, Node, named
 from platform_assets.asset_graph.requirements import BoolArray, Requirement
-from platform_assets.partition_checker.states import STATES, FloatArray, Judged, State
+from platform_assets.partition_checker.states import STATES, AssetStates, FloatArray, State
 
 PATIENCE_SECONDS = 1800.0
 """How long nothing may have moved for a pair before it counts as stalled.
@@ -71,7 +71,7 @@ def together(one: Activity, other: Activity) -> Activity:
     return Activity(under_way, other.delivered_at, other.off)
 
 
-def waiting(graph: Graph, judged: Mapping[str, Judged], activity: Activity, now: datetime) -> dict[str, BoolArray]:
+def waiting(graph: Graph, judged: Mapping[str, AssetStates], activity: Activity, now: datetime) -> dict[str, BoolArray]:
     """The pairs that could be built, that nothing is building, and that wait for nothing that is being built upstream.
 
     By asset; assets without such are left out.
@@ -99,7 +99,7 @@ def unsettled_pairs(graph: Graph, activity: Activity) -> dict[str, BoolArray]:
     return found
 
 
-def moved_at(graph: Graph, node: Node, judged: Mapping[str, Judged], activity: Activity) -> FloatArray:
+def moved_at(graph: Graph, node: Node, judged: Mapping[str, AssetStates], activity: Activity) -> FloatArray:
     """When something last moved for each pair: its partition ended, it was recorded, or something that it reads was."""
     moved = judged[node.name].facts.recorded_at.copy()
     if len(node.ends):
@@ -112,7 +112,7 @@ def moved_at(graph: Graph, node: Node, judged: Mapping[str, Judged], activity: A
 
 def stalls(
     graph: Graph,
-    judged: Mapping[str, Judged],
+    judged: Mapping[str, AssetStates],
     activity: Activity,
     attempts: Mapping[str, Mapping[str, Attempt]],
     now: datetime,
@@ -160,7 +160,7 @@ def remedy(node: Node, partition: str, activity: Activity) -> str:
     return f"To build it: {build}"
 
 
-def _wanting(judged: Judged) -> BoolArray:
+def _wanting(judged: AssetStates) -> BoolArray:
     """Pairs that were never built, or from what their inputs held before."""
     absent = np.isin(judged.states, [STATES.index(State.MISSING), STATES.index(State.LATE)])
     outdated = (judged.states == STATES.index(State.OUTDATED)) & judged.facts.same_code
@@ -168,7 +168,7 @@ def _wanting(judged: Judged) -> BoolArray:
     return found
 
 
-def _upstream_is_there(graph: Graph, node: Node, judged: Mapping[str, Judged], now: datetime) -> BoolArray:
+def _upstream_is_there(graph: Graph, node: Node, judged: Mapping[str, AssetStates], now: datetime) -> BoolArray:
     there = np.ones(len(node.pairs), np.bool_)
     for upstream, requirement in graph.requirements(node).items():
         if upstream == node.name or not node.completeness.needs(upstream):

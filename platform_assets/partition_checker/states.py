@@ -1,7 +1,7 @@
 """What state each pair is in: pure comparison of receipts, storage, attempts and calendar.
 
 Belongs here: the states, their order of precedence, and judging all pairs of an asset at once. Not here: where the
-facts come from (`inspection.py`), what a gate or a command does about a state.
+facts come from (`facts.py`), what a gate or a command does about a state.
 
 A million pairs are judged in seconds: facts are columns, one entry a pair, in the order of the asset's partitions.
 """
@@ -87,7 +87,7 @@ class Facts:
         failed: by position, why the last attempt failed.
         building: by position, the run that is at it now.
         due: expected by now.
-        frozen: immutable: no change of code or input makes it outdated.
+        immutable: no change of code or input makes it outdated.
         is_delivered: an upstream system builds it; there are neither receipts nor storage of ours.
         may_be_empty: a pair without rows is as it should be.
         counts: storage can be asked how many rows it holds.
@@ -107,7 +107,7 @@ class Facts:
     stored_rows: IntArray
     is_stored: BoolArray
     due: BoolArray
-    frozen: BoolArray
+    immutable: BoolArray
     rewritten: Mapping[int, str] = field(default_factory=dict)
     damaged: Mapping[int, Damage] = field(default_factory=dict)
     failed: Mapping[int, str] = field(default_factory=dict)
@@ -123,7 +123,7 @@ class Facts:
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class AssetStates:
     """The states of an asset's pairs, by their number in STATES, and the reason of each."""
 
     facts: Facts
@@ -194,7 +194,7 @@ _REASONS = {
 }
 
 
-def judge(facts: Facts, upstream: Mapping[str, Facts], requirements: Mapping[str, Requirement]) -> Judged:
+def judge(facts: Facts, upstream: Mapping[str, Facts], requirements: Mapping[str, Requirement]) -> AssetStates:
     """The state of every pair, given the facts of every asset that the asset requires."""
     stored = presence(facts)
     if facts.is_delivered:
@@ -202,16 +202,18 @@ def judge(facts: Facts, upstream: Mapping[str, Facts], requirements: Mapping[str
     outdated = ~facts.same_code | inputs_changed(facts, upstream, requirements)
     states = stored.states.copy()
     fine = stored.verified
-    states[fine & outdated & ~facts.frozen] = STATES.index(State.OUTDATED)
+    states[fine & outdated & ~facts.immutable] = STATES.index(State.OUTDATED)
     failed = _at(facts, facts.failed)
     states[fine & failed] = STATES.index(State.FAILED)
-    return Judged(facts, states)
+    return AssetStates(facts, states)
 
 
-def presence(facts: Facts) -> Judged:
+def presence(facts: Facts) -> AssetStates:
     """Whether each pair is recorded and stored as recorded; nothing about what it was built from."""
     if facts.is_delivered:
-        return Judged(facts, _chosen(facts, [(facts.recorded, State.VERIFIED), (facts.due, State.LATE)], State.MISSING))
+        return AssetStates(
+            facts, _chosen(facts, [(facts.recorded, State.VERIFIED), (facts.due, State.LATE)], State.MISSING)
+        )
     without = ~facts.recorded
     gone = _at(facts, {at: "" for at, damage in facts.damaged.items() if damage.state is State.LOST})
     damaged = _at(facts, facts.damaged) & ~gone
@@ -228,7 +230,7 @@ def presence(facts: Facts) -> Judged:
         (_at(facts, facts.rewritten), State.UNRECORDED),
         (~holds_rows & (not facts.may_be_empty), State.EMPTY),
     ]
-    return Judged(facts, _chosen(facts, rules, State.VERIFIED))
+    return AssetStates(facts, _chosen(facts, rules, State.VERIFIED))
 
 
 def inputs_changed(facts: Facts, upstream: Mapping[str, Facts], requirements: Mapping[str, Requirement]) -> BoolArray:

@@ -24,11 +24,11 @@ from platform_assets.instance.client import BackfillStatus
 from platform_assets.instance.services import open_instance
 from platform_assets.partition_checker.causes import Causes, Link
 from platform_assets.partition_checker.checker import PartitionChecker
-from platform_assets.partition_checker.inspection import Inspector
+from platform_assets.partition_checker.facts import Inspector
 from platform_assets.plans.launching import REFUSALS, Launched, dagster_of, done_since, follow, launch
 from platform_assets.plans.plan import Plan, PlanError, read_plan, to_json
 from platform_assets.plans.request import PlanRequest, plan_for
-from platform_assets.plans.roots import Situation, unhealthy
+from platform_assets.plans.roots import PairStates, unhealthy
 from platform_assets.progress import progress
 from resources.dbt import Dbt
 from resources.environment import Environment
@@ -62,7 +62,7 @@ def plan(
     if output and not output.absolute().parent.is_dir():
         raise click.UsageError(f"-o {output}: there is no folder {output.absolute().parent}; create it first")
     with _inspecting() as inspector:
-        situation = Situation.now(inspector)
+        situation = PairStates.now(inspector)
         request = PlanRequest(ref, heals, assets, partitions, redelivered)
         found = plan_for(situation, request, Dbt.of(Environment.current()))
         rows = situation.rows_at_stake(found)
@@ -77,7 +77,7 @@ def plan(
         return
     _show(found, rows, Console())
     if output:
-        click.echo(f"Kept in {output}. To carry it out: headwater recover {output}")
+        click.echo(f"Stored in {output}. To carry it out: headwater recover {output}")
 
 
 @click.command()
@@ -119,7 +119,7 @@ def explain(pair: str, as_json: bool) -> None:
     with _inspecting() as inspector:
         node, partition = pair_named(inspector.graph, pair)
         chain = Causes(inspector).chain(node.name, partition)
-        situation = Situation.now(inspector)
+        situation = PairStates.now(inspector)
         first = chain[-1]
         mends = situation.plan(unhealthy(situation, {first.asset: [first.partition]}))
     if as_json:

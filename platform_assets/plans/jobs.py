@@ -14,7 +14,7 @@ from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.plans.launching import REFUSALS, dagster_of, launch
 from platform_assets.plans.plan import Plan, from_json, to_json
 from platform_assets.plans.request import PlanRequest, plan_for
-from platform_assets.plans.roots import Situation
+from platform_assets.plans.roots import PairStates
 from resources.dbt import Dbt
 from resources.environment import Environment
 
@@ -108,7 +108,7 @@ def _plan_and_launch(
     context: dg.OpExecutionContext, checker: PartitionChecker, dbt: Dbt, request: PlanRequest, dry_run: bool
 ) -> None:
     with _refusals():
-        plan = plan_for(Situation.now(checker.inspector(context.instance)), request, dbt)
+        plan = plan_for(PairStates.now(checker.inspector(context.instance)), request, dbt)
         _launch(context, checker, plan, dry_run)
 
 

@@ -16,7 +16,7 @@ from platform_assets.automation import CUT_OFF
 from platform_assets.instance.client import BackfillStatus, Client, DagsterRefused
 from platform_assets.instance.services import ServiceError, running, running_at
 from platform_assets.partition_checker.checker import PLAN
-from platform_assets.partition_checker.inspection import Inspector
+from platform_assets.partition_checker.facts import Inspector
 from platform_assets.patience import Pace, Patience
 from platform_assets.plans.plan import CodeChangesError, Plan, PlanError, ranges_of
 from platform_assets.plans.planning import differences, remaining

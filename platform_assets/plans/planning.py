@@ -50,7 +50,7 @@ def make_plan(
     environment: str,
     created_at: datetime | None = None,
     durations: Durations | None = None,
-    contained: Set[str] = frozenset(),
+    additive: Set[str] = frozenset(),
     existing: Mapping[str, BoolArray] | None = None,
 ) -> Plan:
     """The roots that we build and every pair downstream of a root, each with its reason.
@@ -61,7 +61,7 @@ def make_plan(
         environment: where the pairs are.
         created_at: now, unless given.
         durations: past seconds per run of each asset, for the estimate.
-        contained: assets whose own roots concern nobody who reads them, as when a column was added.
+        additive: assets whose own roots concern nobody who reads them, as when a column was added.
         existing: by asset, the pairs that were ever built: of what depends on a root only these are rebuilt. All of
             them, unless given.
 
@@ -73,7 +73,7 @@ def make_plan(
             no reason.
     """
     _validate(graph)
-    causes = _Causes(graph, roots, contained, existing or {})
+    causes = _Causes(graph, roots, additive, existing or {})
     chosen: list[tuple[PlannedAsset, Selection]] = []
     refusals: list[Selection] = []
     for asset in graph:
@@ -205,11 +205,11 @@ class _Causes:
         self,
         graph: Sequence[PlannedAsset],
         roots: Mapping[str, Mapping[str, str]],
-        contained: Set[str],
+        additive: Set[str],
         existing: Mapping[str, BoolArray],
     ) -> None:
         self.existing = existing
-        self.contained = contained
+        self.additive = additive
         self.calendars = Calendars()
         self.assets = {asset.key: asset for asset in graph}
         self.order = {asset.key: number for number, asset in enumerate(graph)}
@@ -246,7 +246,7 @@ class _Causes:
         if itself is not None:
             reached |= itself.affected(changed) & possible
         self.changed[asset.key] = self.followed[asset.key] = changed
-        if asset.key in self.contained:
+        if asset.key in self.additive:
             # A pair that is a root itself counts where upstream has changed, too, whether it was ever built or not.
             self.followed[asset.key] = _through_itself(itself, behind & changed, changed)
         return changed, reached & immutable

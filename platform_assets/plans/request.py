@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from platform_assets.asset_graph.selections import pairs_named
 from platform_assets.plans.plan import Plan
-from platform_assets.plans.roots import Situation, changed, code_roots, unhealthy
+from platform_assets.plans.roots import PairStates, changed, code_roots, unhealthy
 from resources.dbt import Dbt
 
 
@@ -32,7 +32,7 @@ class PlanRequest:
     changed: Sequence[str] = ()
 
 
-def plan_for(situation: Situation, request: PlanRequest, dbt: Dbt) -> Plan:
+def plan_for(situation: PairStates, request: PlanRequest, dbt: Dbt) -> Plan:
     """The plan that `request` comes to, as every pair stands now.
 
     Raises:

@@ -13,8 +13,8 @@ from dagster._core.storage.dagster_run import RunsFilter
 
 from platform_assets.asset_graph.graph import Graph
 from platform_assets.asset_graph.selections import SelectionError, Span, assets_named
-from platform_assets.partition_checker.inspection import Inspector
-from platform_assets.partition_checker.states import STATES, Judged, State
+from platform_assets.partition_checker.facts import Inspector
+from platform_assets.partition_checker.states import STATES, AssetStates, State
 from platform_assets.plans.plan import Plan
 from platform_assets.plans.planning import Durations, PlannedAsset, make_plan
 
@@ -45,14 +45,14 @@ class CodeChange:
 
 
 @dataclass(frozen=True)
-class Situation:
+class PairStates:
     """Every pair as it stands, for planning: nothing changes while a plan is made."""
 
     inspector: Inspector
-    judged: Mapping[str, Judged]
+    judged: Mapping[str, AssetStates]
 
     @classmethod
-    def now(cls, inspector: Inspector) -> "Situation":
+    def now(cls, inspector: Inspector) -> "PairStates":
         """Look at every pair of every code location."""
         return cls(inspector, inspector.judged(dict.fromkeys(inspector.graph.named)))
 
@@ -61,7 +61,7 @@ class Situation:
         """The asset graph."""
         return self.inspector.graph
 
-    def plan(self, roots: Roots, contained: Sequence[str] = ()) -> Plan:
+    def plan(self, roots: Roots, additive: Sequence[str] = ()) -> Plan:
         """The plan that rebuilds `roots` and all recorded pairs that depend on them.
 
         What depends on a root and was never built is left to those who will ask for it: not all that it needs may be
@@ -69,14 +69,14 @@ class Situation:
 
         Args:
             roots: why each is to be rebuilt.
-            contained: assets whose change concerns no reader of what they held before.
+            additive: assets whose change concerns no reader of what they held before.
         """
         return make_plan(
             planned_assets(self.graph),
             roots,
             environment=self.inspector.ledger.environment,
             durations=durations(self.inspector.instance),
-            contained=frozenset(contained),
+            additive=frozenset(additive),
             existing={name: found.facts.recorded for name, found in self.judged.items()},
         )
 
@@ -112,7 +112,7 @@ def changed(graph: Graph, words: Sequence[str]) -> dict[str, dict[str, str]]:
     return roots
 
 
-def unhealthy(situation: Situation, wanted: Mapping[str, Sequence[str]]) -> dict[str, dict[str, str]]:
+def unhealthy(situation: PairStates, wanted: Mapping[str, Sequence[str]]) -> dict[str, dict[str, str]]:
     """The pairs among `wanted` that building again can heal, each with its state and reason.
 
     A pair that was never built counts only if all that it needs has been delivered. What such a pair needs and is
@@ -129,9 +129,9 @@ def unhealthy(situation: Situation, wanted: Mapping[str, Sequence[str]]) -> dict
     roots: dict[str, dict[str, str]] = {}
     for node in reversed(graph.built):
         facts = judged[node.name].facts
-        asked = needed[node.name]
-        asked[[facts.place[key] for key in wanted.get(node.name, ())]] = True
-        healed = asked & np.isin(judged[node.name].states, [STATES.index(state) for state in _HEALED])
+        requested = needed[node.name]
+        requested[[facts.place[key] for key in wanted.get(node.name, ())]] = True
+        healed = requested & np.isin(judged[node.name].states, [STATES.index(state) for state in _HEALED])
         absent = np.isin(judged[node.name].states, [STATES.index(State.MISSING), STATES.index(State.LATE)])
         for at in np.flatnonzero(healed & absent).tolist():
             healed[at] = node.pairs[at] in buildable[node.key]
@@ -145,13 +145,13 @@ def unhealthy(situation: Situation, wanted: Mapping[str, Sequence[str]]) -> dict
     return roots
 
 
-def code_roots(situation: Situation, changes: Sequence[CodeChange]) -> dict[str, dict[str, str]]:
+def code_roots(situation: PairStates, changes: Sequence[CodeChange]) -> dict[str, dict[str, str]]:
     """The recorded pairs of the assets whose code changed."""
     roots: dict[str, dict[str, str]] = {}
     for change in changes:
         if change.asset in situation.judged:
             facts = situation.judged[change.asset].facts
-            keys = [facts.partitions[at] for at in np.flatnonzero(facts.recorded & ~facts.frozen).tolist()]
+            keys = [facts.partitions[at] for at in np.flatnonzero(facts.recorded & ~facts.immutable).tolist()]
             if keys:
                 roots[change.asset] = dict.fromkeys(keys, change.reason)
     return roots

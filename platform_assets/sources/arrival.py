@@ -1,6 +1,6 @@
 """Arrivals: which partitions of a team's sources are new or changed, and the sensor that records them.
  Belongs here: comparing the landing zone with what is already recorded. Not here: how a delivery is
-fingerprinted (`landing.py`) or judged (`inspection.py`).
+fingerprinted (`landing.py`) or judged (`validation.py`).
  An arrival is recorded as a materialization of the external upstream asset. Dagster's conditions see an
 observation only of an asset that has an observation function of its own: of a plain external asset they look
 at nothing but materializations, and so do the partition bars.
@@ -20,7 +20,7 @@ import dagster as dg
 
 from platform_assets.automation import SENSOR_INTERVAL_SECONDS
 from platform_assets.partition_checker.deliveries import DATA_VERSION, delivered_versions
-from platform_assets.sources.declaration import UNPARTITIONED, Source
+from platform_assets.sources.declaration import WHOLE, Source
 from platform_assets.sources.landing import Delivery, Fingerprint, Landing, cause_of, fingerprint, look, scan
 from resources.environment import DEFAULT_LIMITS, Environment, Limits
 
@@ -110,7 +110,7 @@ def find_arrivals(
 def recorded_versions(instance: dg.DagsterInstance, source: Source) -> Mapping[str, str]:
     """The data version last recorded for each partition of the upstream asset, from the event log."""
     versions = delivered_versions(instance, source.upstream_key, source.partitions is not None)
-    return {partition or UNPARTITIONED: version for partition, version in versions.items()}
+    return {partition or WHOLE: version for partition, version in versions.items()}
 
 
 def materialization(arrival: Arrival) -> dg.AssetMaterialization:

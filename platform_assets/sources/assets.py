@@ -1,6 +1,6 @@
 """Dagster definitions of the sources: from each declaration the upstream asset, the raw table and its checks.
  Belongs here: specs, the short body of the raw asset, and the events it leaves. Not here: what makes a
-delivery good (`inspection.py`, `expectations.py`), how it is noticed (`arrival.py`), how it is stored
+delivery good (`validation.py`, `expectations.py`), how it is noticed (`arrival.py`), how it is stored
 (`resources/warehouse.py`).
 """
 
@@ -20,11 +20,11 @@ from platform_assets.backfills import ONE_RUN
 from platform_assets.partition_checker.build import Build
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partition_checker.deliveries import delivered_versions
-from platform_assets.partitioned_checks import judged_materializations, partitioned_check, verdict
+from platform_assets.partitioned_checks import evaluated_materializations, evaluation_of, partitioned_check
 from platform_assets.sources import expectations
 from platform_assets.sources.arrival import build_arrival_sensor
-from platform_assets.sources.declaration import UNPARTITIONED, Source
-from platform_assets.sources.inspection import Candidate, Problem, inspect
+from platform_assets.sources.declaration import WHOLE, Source
+from platform_assets.sources.validation import Candidate, Problem, inspect
 from platform_assets.table_metadata import table_metadata
 from platform_assets.teams import team_of
 from resources.environment import Environment
@@ -227,11 +227,11 @@ def _look_again(source: Source, partitions: Sequence[str], build: Build, checks:
 
 def _delivered_as(pair: str) -> str:
     """The name under which a pair is delivered."""
-    return pair or UNPARTITIONED
+    return pair or WHOLE
 
 
 def _pair(partition: str) -> str:
-    return "" if partition == UNPARTITIONED else partition
+    return "" if partition == WHOLE else partition
 
 
 def _completeness(source: Source, storage: Storage) -> Completeness:
@@ -244,7 +244,7 @@ def _evaluations(
 ) -> Iterator[dg.AssetCheckEvaluation]:
     """One evaluation per check and partition; expectations are not evaluated on what was not readable."""
     source = candidate.source
-    judged = judged_materializations(instance, source.raw_key, candidate.partitions if source.partitions else None)
+    judged = evaluated_materializations(instance, source.raw_key, candidate.partitions if source.partitions else None)
     problems: dict[tuple[str, str], list[Problem]] = {}
     for problem in candidate.problems:
         name = EXPECTATIONS if problem.rule == EXPECTATIONS else DELIVERY
@@ -254,7 +254,7 @@ def _evaluations(
             if check.name == EXPECTATIONS and (DELIVERY, partition) in problems:
                 continue
             found = problems.get((check.name, partition), [])
-            yield verdict(
+            yield evaluation_of(
                 judged,
                 check,
                 partition if source.partitions else None,

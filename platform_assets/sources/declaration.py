@@ -1,6 +1,6 @@
 """The declaration of a source: everything the platform knows about what an upstream system delivers.
  Belongs here: the vocabulary (`Source`, `Column`, `EventTime`, `Expectation`) and its validation. Not here:
-the sources themselves (one module a team), reading files (`inspection.py`), Dagster definitions
+the sources themselves (one module a team), reading files (`validation.py`), Dagster definitions
 (`assets.py`).
 """
 
@@ -22,7 +22,7 @@ Compression = Literal["gzip"]
 Undeclared = Literal["refuse", "ignore"]
 
 COLUMN_TYPES = ("BIGINT", "BOOLEAN", "DATE", "DOUBLE", "TIMESTAMP", "VARCHAR")
-UNPARTITIONED = "full"
+WHOLE = "full"
 PARTITION_COLUMN = "partition_key"
 
 
@@ -225,13 +225,13 @@ class Source:
         """The folder of this source in the landing zone `root`."""
         return root / self.team / self.entity
 
-    def partition_dir(self, root: Path, partition: str = UNPARTITIONED) -> Path:
+    def partition_dir(self, root: Path, partition: str = WHOLE) -> Path:
         """The folder into which one partition is delivered."""
         return self.landing(root) / f"dt={partition}"
 
     def partition_keys(self) -> tuple[str, ...]:
         """Every partition that may ever be delivered, in order; `full` for a source without partitions."""
-        return tuple(self.partitions.get_partition_keys()) if self.partitions else (UNPARTITIONED,)
+        return tuple(self.partitions.get_partition_keys()) if self.partitions else (WHOLE,)
 
     def ends(self, partition: str) -> datetime | None:
         """When a partition ends, be that in the future; None: the source will never have such a partition."""

@@ -1,6 +1,6 @@
 """The judgement of a candidate by Great Expectations.
  Belongs here: turning declared expectations into a suite and its failures into problems. Not here: what the
-platform itself demands of every delivery (`inspection.py`). Great Expectations takes seconds to import, so
+platform itself demands of every delivery (`validation.py`). Great Expectations takes seconds to import, so
 that this module does it inside its functions.
  Every row is judged, none is sampled. An expectation about single rows holds for all rows exactly if it holds
 for each distinct value, so the distinct values of a whole run are validated at once, and the rows that carry
@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from platform_assets.sources.declaration import PARTITION_COLUMN, Expectation, Source
-from platform_assets.sources.inspection import TABLE, Candidate, Problem, opened
 from platform_assets.sources.ranks import Comparable, Values, comparable, holds_nan
+from platform_assets.sources.validation import TABLE, Candidate, Problem, opened
 from resources.engine import quoted
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """What the formats of files have in common: what a reader of one must be able to do, and the faults that it finds.
 
 Belongs here: the words and steps that all formats share. Not here: the formats (`csv_files.py`, `json_files.py`,
-`parquet_files.py`), and what becomes of a fault (`inspection.py`).
+`parquet_files.py`), and what becomes of a fault (`validation.py`).
 """
 
 import unicodedata

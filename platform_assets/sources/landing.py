@@ -1,6 +1,6 @@
 """What lies in the landing zone: which partitions of a source were delivered, and the fingerprint of each.
 
-Belongs here: folders, markers and bytes. Not here: what the rows mean (`inspection.py`), or what was already
+Belongs here: folders, markers and bytes. Not here: what the rows mean (`validation.py`), or what was already
 recorded about a delivery (`arrival.py`).
 """
 
@@ -14,7 +14,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from platform_assets.sources import parquet_files
-from platform_assets.sources.declaration import UNPARTITIONED, FileFormat, Source
+from platform_assets.sources.declaration import WHOLE, FileFormat, Source
 from platform_assets.sources.text_files import DamagedFileError, count_csv_rows, count_json_lines
 from resources.environment import DEFAULT_LIMITS, Limits
 
@@ -120,7 +120,7 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
-def look(source: Source, root: Path, partition: str = UNPARTITIONED) -> Delivery | None:
+def look(source: Source, root: Path, partition: str = WHOLE) -> Delivery | None:
     """The delivery of one partition, or None when it is absent, unfinished, or being replaced right now.
 
     What is in the way of reading it is one of its faults, never an error: the other partitions go on.

@@ -1,7 +1,7 @@
 """Reading Parquet files: columns by their physical types, values as they are.
 
 Belongs here: what is special to Parquet. Not here: text (`csv_files.py`, `json_files.py`), and what the values must
-be among each other (`inspection.py`).
+be among each other (`validation.py`).
 """
 
 import mmap

@@ -1,7 +1,7 @@
 """What the text of a value must look like to be of its column's type: one grammar for CSV and JSON lines.
 
 Belongs here: the grammar, as SQL that turns text into a value or NULL, and in words. Not here: files, and what the
-values must be among each other (`inspection.py`, `expectations.py`).
+values must be among each other (`validation.py`, `expectations.py`).
 
 A value is stored exactly as it is written, or refused. DuckDB's own casts are far more lenient: they take 1e-1, 0x1F
 and 1_000 for whole numbers, drop the offset of a timestamp, and cut what follows a date.

@@ -15,8 +15,8 @@ from dagster._core.storage.tags import WILL_RETRY_TAG
 
 from platform_assets.automation import when_upstream_complete
 from platform_assets.instance.automation_looks import Looks, Seen
-from platform_assets.partition_checker.verdicts import report, verified_check
-from platform_assets.partitioned_checks import judged_materializations, partitioned_check, verdict
+from platform_assets.partition_checker.evaluations import report, verified_check
+from platform_assets.partitioned_checks import evaluated_materializations, evaluation_of, partitioned_check
 from tests.automation.model import CANCELED, FAILURE, PASSED, SUCCESS, Model
 from tests.automation.world import ASSETS, BUILT, SPECS, Pairs, bits
 
@@ -143,8 +143,10 @@ class Reality:
 
     def _evaluate(self, run: int, asset: int, pair: int, status: str) -> None:
         partition = ASSETS[asset].keys[pair] or None
-        judged = judged_materializations(self.instance, SPECS[asset].key, [partition] if partition else None)
-        evaluation = verdict(judged, _check(asset), partition, passed=status == PASSED, description=None, metadata={})
+        judged = evaluated_materializations(self.instance, SPECS[asset].key, [partition] if partition else None)
+        evaluation = evaluation_of(
+            judged, _check(asset), partition, passed=status == PASSED, description=None, metadata={}
+        )
         self._say(run, dg.DagsterEventType.ASSET_CHECK_EVALUATION, evaluation)
 
     def _lose(self, asset: int, pair: int) -> None:

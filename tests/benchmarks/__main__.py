@@ -30,9 +30,9 @@ from platform_assets.definitions import build_defs
 from platform_assets.instance.services import open_instance
 from platform_assets.partition_checker import build, checker
 from platform_assets.partition_checker.checker import PartitionChecker, admitted
-from platform_assets.partition_checker.kept import Kept
+from platform_assets.partition_checker.stored import Stored
 from platform_assets.partitions import COMMERCE_DAILY, COMMERCE_WEEKLY
-from platform_assets.plans.roots import Situation, changed
+from platform_assets.plans.roots import PairStates, changed
 from resources import dbt_server
 from resources.dbt import Dbt
 from resources.environment import Environment
@@ -189,7 +189,7 @@ def receipts(bench: Bench, table: Table) -> None:
 def without_receipts() -> Iterator[None]:
     """Steps that record their events only, and build on what others have left without a receipt."""
     with pytest.MonkeyPatch.context() as patch:
-        nothing = Kept(0, "")
+        nothing = Stored(0, "")
         patch.setattr(build, "kept_in_table", lambda catalog, key, partitions: dict.fromkeys(partitions, nothing))
         patch.setattr(checker, "refuse_unless_verified", lambda graph, asked, needed, judged: None)
         patch.setattr(Ledger, "record", lambda ledger, receipts: None)
@@ -222,7 +222,7 @@ def gate(bench: Bench, table: Table) -> None:
         table.add_row("check of every pair of the demo", f"{seconds(checked, SMALL_REPEATS):.2f} s", "", "", "", "1 s")
 
         def planned() -> None:
-            situation = Situation.now(bench.checker.inspector(instance))
+            situation = PairStates.now(bench.checker.inspector(instance))
             situation.plan(changed(situation.graph, ["commerce/raw_transactions@2017-12-01..2017-12-30"]))
 
         table.add_row("plan over the demo's graph", f"{seconds(planned, SMALL_REPEATS):.2f} s", "", "", "", "1 s")

@@ -15,7 +15,7 @@ from pathlib import Path
 import dagster as dg
 
 from platform_assets.asset_graph.graph import Graph, Node
-from platform_assets.partition_checker.inspection import Inspector
+from platform_assets.partition_checker.facts import Inspector
 from platform_assets.partitions import same_time
 from resources.environment import Environment
 from resources.lake_catalog import LakeCatalog

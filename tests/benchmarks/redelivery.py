@@ -18,10 +18,10 @@ from platform_assets.feed.delivery import deliver, select
 from platform_assets.instance.client import Client
 from platform_assets.instance.services import open_instance, running
 from platform_assets.partition_checker.checker import PartitionChecker
-from platform_assets.partition_checker.inspection import Inspector
+from platform_assets.partition_checker.facts import Inspector
 from platform_assets.plans.launching import follow, launch
 from platform_assets.plans.plan import Plan, ranges_of
-from platform_assets.plans.roots import Situation, unhealthy
+from platform_assets.plans.roots import PairStates, unhealthy
 from platform_assets.sources.arrival import recorded_versions
 from platform_assets.sources.catalogue import SOURCES
 from platform_assets.sources.landing import fingerprint, look
@@ -97,7 +97,7 @@ def _deliver(environment: Environment, instance: dg.DagsterInstance, incident: s
 
 
 def _plan(inspector: Inspector) -> Plan:
-    situation = Situation.now(inspector)
+    situation = PairStates.now(inspector)
     return situation.plan(unhealthy(situation, pairs_named(situation.graph, ["commerce"], None)))
 
 

@@ -59,7 +59,7 @@ def restore(folder: Path, home: Path) -> None:
 def make(home: Path) -> None:
     """Two days of the test's shop, built by runs of a Dagster instance in `home`, and the receipt of a model's file."""
     from platform_assets.instance.services import instance_settings
-    from platform_assets.partition_checker.kept import kept_in_files
+    from platform_assets.partition_checker.stored import kept_in_files
     from resources.environment import Environment
     from resources.ledger import Receipt, StoredFile
     from tests.platform_assets.partition_checker.shop import DAYS, Shop

@@ -19,7 +19,7 @@ from platform_assets.conditions import (
     UpstreamUnknownCondition,
     UpstreamUnsettledCondition,
 )
-from platform_assets.partition_checker.verdicts import report, verified_check
+from platform_assets.partition_checker.evaluations import report, verified_check
 from platform_assets.partitions import same_time
 
 DAILY = dg.DailyPartitionsDefinition("2017-01-02", end_date="2017-01-16")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from platform_assets import automation
-from platform_assets.partitioned_checks import judged_materializations, partitioned_check, verdict
+from platform_assets.partitioned_checks import evaluated_materializations, evaluation_of, partitioned_check
 
 CALENDAR = dg.DailyPartitionsDefinition("2017-01-01", end_date="2017-01-04")
 CANDIDATE, PROMOTED = dg.AssetKey("candidate"), dg.AssetKey("promoted")
@@ -30,8 +30,8 @@ def candidate(
     for day in context.partition_keys:
         yield dg.AssetMaterialization(CANDIDATE, partition=day)
         passed = day not in config.refused
-        judged = judged_materializations(context.instance, CANDIDATE, [day])
-        yield verdict(judged, GATE, day, passed=passed, description="judged", metadata={})
+        judged = evaluated_materializations(context.instance, CANDIDATE, [day])
+        yield evaluation_of(judged, GATE, day, passed=passed, description="judged", metadata={})
 
 
 @dg.asset(

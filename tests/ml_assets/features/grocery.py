@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from ml_assets.features.assets import feature_assets
 from ml_assets.features.catalogue import Catalogue
-from ml_assets.features.views import EndOf, Entity, Feature, FeatureView, OnRequestTransform, RequestSource
+from ml_assets.features.views import EndOf, Entity, Feature, FeatureView, OnDemandTransform, RequestSource
 from platform_assets import partitions
 from platform_assets.asset_graph.declared import declared_graph
 from platform_assets.partition_checker.checker import PartitionChecker
@@ -46,7 +46,7 @@ def discount(proposed_price_usd: float | None, regular_price_usd: float | None) 
     return None if not regular_price_usd or proposed_price_usd is None else 1 - proposed_price_usd / regular_price_usd
 
 
-DISCOUNT = OnRequestTransform(
+DISCOUNT = OnDemandTransform(
     name="proposed",
     team="commerce",
     request=RequestSource("proposal", (Feature("proposed_price_usd", "DOUBLE", "Price."),), "A price."),

@@ -18,7 +18,7 @@ from ml_assets.features.views import (
     Feature,
     FeatureService,
     FeatureView,
-    OnRequestTransform,
+    OnDemandTransform,
     RequestSource,
     StartOf,
 )
@@ -45,7 +45,7 @@ def share(planned_usd: float, sales_usd: float) -> float:
     return planned_usd / sales_usd
 
 
-def transform(**changed: Any) -> OnRequestTransform:
+def transform(**changed: Any) -> OnDemandTransform:
     said: dict[str, Any] = {
         "name": "plan_share",
         "team": "commerce",
@@ -56,7 +56,7 @@ def transform(**changed: Any) -> OnRequestTransform:
         "description": "One value per shop and plan.",
         "examples": ({"planned_usd": 1.0},),
     }
-    return OnRequestTransform(**{**said, **changed})
+    return OnDemandTransform(**{**said, **changed})
 
 
 @pytest.mark.parametrize(

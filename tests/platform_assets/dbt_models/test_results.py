@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from platform_assets.dbt_models.results import Found, Judgement, NodeResult, Outcome
+from platform_assets.dbt_models.results import Findings, Found, NodeResult, Outcome
 
 DAYS = ["2017-03-01", "2017-03-02", "2017-03-03"]
 
@@ -22,9 +22,9 @@ def ended(state: Outcome, *results: NodeResult) -> dict[str, list[str]]:
     return {model.unique_id: good for one in results for model, good in state.add(one)}
 
 
-def told(*rows: Mapping[str, Any]) -> Judgement:
+def told(*rows: Mapping[str, Any]) -> Findings:
     said = json.dumps({"test": "test.a1", "found": list(rows)})
-    found = Judgement.of_event({"info": {"name": "JinjaLogInfo", "msg": f"headwater judged {said}"}})
+    found = Findings.of_event({"info": {"name": "JinjaLogInfo", "msg": f"headwater judged {said}"}})
     assert found
     assert found[0] == "test.a1"
     return found[1]
@@ -51,7 +51,7 @@ def test_a_model_waits_for_all_its_tests() -> None:
 
 def test_a_failed_test_withholds_the_partitions_it_failed_in_of_the_model_it_judges() -> None:
     state = outcome()
-    state.judgements["test.a1"] = told(row(DAYS[1], 3), NOTHING)
+    state.findings["test.a1"] = told(row(DAYS[1], 3), NOTHING)
     found = ended(state, *map(result, ("model.a", "model.b", "model.c")), result("test.ab", "pass"))
     assert found == {"model.b": DAYS, "model.c": DAYS}
     assert ended(state, result("test.a1", "fail")) == {"model.a": [DAYS[0], DAYS[2]]}
@@ -65,21 +65,21 @@ def test_a_test_that_fails_and_names_no_partition_of_the_run_fails_them_all() ->
     for judgement in (None, told(row(None, 2), NOTHING), told(row("2016-01-01", 2), NOTHING)):
         state = outcome()
         if judgement:
-            state.judgements["test.a1"] = judgement
+            state.findings["test.a1"] = judgement
         assert ended(state, result("model.a"), result("test.ab", "pass"), result("test.a1", "fail"))["model.a"] == []
         assert state.failing("test.a1") == frozenset(DAYS)
 
 
 def test_partitions_without_a_row_fail_where_no_row_is_too_few() -> None:
     state = outcome()
-    state.judgements["test.a1"] = told(row(DAYS[0], 7, fails=False), row(None, 0, has_rows=False))
+    state.findings["test.a1"] = told(row(DAYS[0], 7, fails=False), row(None, 0, has_rows=False))
     ended(state, result("model.a"), result("test.ab", "pass"))
     assert ended(state, result("test.a1", "fail")) == {"model.a": [DAYS[0]]}
 
 
 def test_a_warning_withholds_nothing_and_is_told_by_partition() -> None:
     state = outcome()
-    state.judgements["test.a1"] = told(row(DAYS[2], 1), NOTHING)
+    state.findings["test.a1"] = told(row(DAYS[2], 1), NOTHING)
     ended(state, result("model.a"), result("test.ab", "pass"))
     assert ended(state, result("test.a1", "warn")) == {"model.a": DAYS}
     assert state.warning("test.a1") == {DAYS[2]}
@@ -103,23 +103,23 @@ def test_what_dbt_left_out_because_of_a_failure_is_not_bad_but_comes_later() -> 
 
 def test_a_model_that_was_not_tested_to_the_end_loses_the_partitions_known_to_fail() -> None:
     state = outcome()
-    state.judgements["test.a1"] = told(row(DAYS[1], 3), NOTHING)
+    state.findings["test.a1"] = told(row(DAYS[1], 3), NOTHING)
     ended(state, result("model.a"), result("test.a1", "fail"), result("model.b"))
     assert (state.bad("model.a"), state.bad("model.b")) == ([DAYS[1]], [])
 
 
 def test_a_model_without_partitions_has_one_pair() -> None:
     state = outcome([""])
-    state.judgements["test.a1"] = told(row(None, 2), NOTHING)
+    state.findings["test.a1"] = told(row(None, 2), NOTHING)
     ended(state, result("model.a"), result("test.ab", "pass"))
     assert ended(state, result("test.a1", "fail")) == {"model.a": []}
     assert state.reasons()[0] == "test.a1: fail"
 
 
 def test_other_lines_of_the_log_tell_nothing() -> None:
-    assert Judgement.of_event({"info": {"name": "JinjaLogInfo", "msg": "hello"}}) is None
-    assert Judgement.of_event({"info": {"name": "LogStartLine", "msg": "headwater judged {}"}}) is None
-    assert Judgement().of("2017-03-01") == Found(0, False, False)
+    assert Findings.of_event({"info": {"name": "JinjaLogInfo", "msg": "hello"}}) is None
+    assert Findings.of_event({"info": {"name": "LogStartLine", "msg": "headwater judged {}"}}) is None
+    assert Findings().of("2017-03-01") == Found(0, False, False)
 
 
 def test_a_test_that_never_runs_points_to_stale_definitions() -> None:

@@ -30,7 +30,7 @@ class Known:
     damage: Damage | None = None
     failed: str | None = None
     due: bool = False
-    frozen: bool = False
+    immutable: bool = False
     recorded_at: float = 0.0
 
     @property
@@ -62,7 +62,7 @@ def facts_of(asset: str, pairs: Mapping[str, Known], **declared: bool) -> Facts:
         stored_rows=np.array([NONE if one.stored is None else one.stored for one in known], np.int64),
         is_stored=_flags(one.stored is not None if one.is_stored is None else one.is_stored for one in known),
         due=_flags(one.due for one in known),
-        frozen=_flags(one.frozen for one in known),
+        immutable=_flags(one.immutable for one in known),
         rewritten={at: one.rewritten for at, one in enumerate(known) if one.rewritten},
         damaged={at: one.damage for at, one in enumerate(known) if one.damage},
         failed={at: one.failed for at, one in enumerate(known) if one.failed},

@@ -17,7 +17,7 @@ import pyarrow as pa
 from platform_assets.asset_graph.completeness import Completeness
 from platform_assets.asset_graph.graph import Graph
 from platform_assets.partition_checker.checker import PartitionChecker
-from platform_assets.partition_checker.inspection import Inspector
+from platform_assets.partition_checker.facts import Inspector
 from platform_assets.partition_checker.states import PairState, State
 from platform_assets.partitions import same_time
 from resources.environment import Environment

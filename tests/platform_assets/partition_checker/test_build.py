@@ -14,9 +14,9 @@ from platform_assets.asset_graph.graph import Graph, Node
 from platform_assets.asset_graph.requirements import BoolArray
 from platform_assets.automation import CUT_OFF
 from platform_assets.partition_checker.build import Build
-from platform_assets.partition_checker.inspection import Inspector
-from platform_assets.partition_checker.kept import Kept
+from platform_assets.partition_checker.facts import Inspector
 from platform_assets.partition_checker.states import Damage, State
+from platform_assets.partition_checker.stored import Stored
 from platform_assets.partitions import same_time
 from resources.environment import Environment
 from resources.lake_catalog import LakeCatalog
@@ -160,14 +160,14 @@ class Rehearsal:
         for (name, key), receipt in receipts.items():
             self.facts[name].ids[KEYS.index(key)] = receipt.id
 
-    def build(self, asked: set[Pair], forced: set[Pair]) -> Build:
-        return Build(self.context, self.inspector, self.facts, self._masks(asked), self._masks(forced))
+    def build(self, requested: set[Pair], forced: set[Pair]) -> Build:
+        return Build(self.context, self.inspector, self.facts, self._masks(requested), self._masks(forced))
 
     def record(self, build: Build, name: str, keys: list[str]) -> None:
         """Compute and record, as a step does."""
         numbers = {key: self.world.compute(name, key) for key in keys}
         self.computed += [(name, key) for key in keys]
-        build.record(keyed(name), {key: Kept(1, f"{number}") for key, number in numbers.items()})
+        build.record(keyed(name), {key: Stored(1, f"{number}") for key, number in numbers.items()})
 
     def _masks(self, pairs: set[Pair]) -> dict[str, np.ndarray]:
         return {name: np.array([(name, key) in pairs for key in KEYS], np.bool_) for name in STEP}
@@ -208,23 +208,23 @@ class Rehearsal:
         )
 
 
-def by_waves(rehearsal: Rehearsal, build: Build, asked: set[Pair]) -> None:
+def by_waves(rehearsal: Rehearsal, build: Build, requested: set[Pair]) -> None:
     for wave in build.waves():
         for key, partitions in wave.items():
             name = "/".join(key.path)
             done = {*rehearsal.computed}
             for partition in partitions:
-                unsettled = {*needed(name, partition)} & asked - done - settled(rehearsal)
+                unsettled = {*needed(name, partition)} & requested - done - settled(rehearsal)
                 assert not unsettled, f"{name}@{partition} before {unsettled}"
             rehearsal.record(build, name, partitions)
 
 
-def one_by_one(rehearsal: Rehearsal, build: Build, asked: set[Pair]) -> None:
+def one_by_one(rehearsal: Rehearsal, build: Build, requested: set[Pair]) -> None:
     """As the folds of an ML model go: day by day, each through its stages."""
     for partition in KEYS:
         for name in STEP:
             if build.wants(keyed(name), partition):
-                assert {*needed(name, partition)} & asked <= settled(rehearsal)
+                assert {*needed(name, partition)} & requested <= settled(rehearsal)
                 rehearsal.record(build, name, [partition])
 
 
@@ -236,15 +236,15 @@ def settled(rehearsal: Rehearsal) -> set[Pair]:
     }
 
 
-def rebuilt(world: World, asked: set[Pair], forced: set[Pair]) -> set[Pair]:
+def rebuilt(world: World, requested: set[Pair], forced: set[Pair]) -> set[Pair]:
     """What has to be computed, by going through the asked pairs one by one; leaves the world as it then is."""
     computed = set()
     for key in KEYS:
         for name in STEP:
-            if (name, key) in asked and ((name, key) in forced or world.has_to_compute(name, key)):
+            if (name, key) in requested and ((name, key) in forced or world.has_to_compute(name, key)):
                 world.compute(name, key)
                 computed.add((name, key))
-            elif (name, key) in asked:
+            elif (name, key) in requested:
                 world.read[name, key] = world.now(name, key)
     return computed
 
@@ -281,24 +281,24 @@ def test_computed_is_what_has_changed_or_is_not_intact_or_forced_and_all_that_wa
         @given(worlds(), st.data())
         def case(world: World, data: st.DataObject) -> None:
             pairs = st.sampled_from(sorted(EVERYTHING))
-            asked = data.draw(st.one_of(st.just(EVERYTHING), st.sets(pairs, min_size=1)))
-            forced = data.draw(st.sets(st.sampled_from(sorted(asked)), max_size=2))
+            requested = data.draw(st.one_of(st.just(EVERYTHING), st.sets(pairs, min_size=1)))
+            forced = data.draw(st.sets(st.sampled_from(sorted(requested)), max_size=2))
             expected = copy_of(world)
-            wanted = rebuilt(expected, asked, forced)
+            wanted = rebuilt(expected, requested, forced)
             rehearsal = Rehearsal(context, world, Ledger(uri=uri, environment=next(names)), catalog)
-            walk(rehearsal, rehearsal.build(asked, forced), asked)
+            walk(rehearsal, rehearsal.build(requested, forced), requested)
             assert len(rehearsal.computed) == len(set(rehearsal.computed))
             assert set(rehearsal.computed) == wanted
-            assert settled(rehearsal) == asked
+            assert settled(rehearsal) == requested
             assert world.contents == expected.contents
             receipts = {name: rehearsal.ledger.current(name) for name in STEP}
-            assert {pair for pair in asked if receipts[pair[0]][pair[1]].reused} == asked - wanted
-            for name, key in asked:
+            assert {pair for pair in requested if receipts[pair[0]][pair[1]].reused} == requested - wanted
+            for name, key in requested:
                 read = {(one.asset, one.partition): one.id for one in receipts[name][key].inputs}
                 now = {pair: rehearsal.facts[pair[0]].ids[KEYS.index(pair[1])] for pair in expected.now(name, key)}
                 assert read == now, f"{name}@{key} names other receipts than those of what it reads"
             assert rehearsal.ledger.attempts() == []
-            if asked == EVERYTHING:
+            if requested == EVERYTHING:
                 clean = Rehearsal(context, copy_of(world), Ledger(uri=uri, environment=next(names)), catalog)
                 walk(clean, clean.build(EVERYTHING, EVERYTHING), EVERYTHING)
                 assert set(clean.computed) == EVERYTHING
@@ -493,7 +493,7 @@ def test_a_pair_that_reads_its_own_assets_day_before_names_the_receipt_that_this
         everything = {"team/a": np.ones(len(KEYS), np.bool_)}
         build = Build(context, inspector, facts, everything, everything)
         for wave in build.waves():
-            build.record(keyed("team/a"), {key: Kept(1, f"sum up to {key}") for key in wave[keyed("team/a")]})
+            build.record(keyed("team/a"), {key: Stored(1, f"sum up to {key}") for key in wave[keyed("team/a")]})
         receipts = ledger.current("team/a")
         read = {key: [one.id for one in receipt.inputs] for key, receipt in receipts.items()}
         assert read == {key: [receipts[KEYS[at - 1]].id] if at else [] for at, key in enumerate(KEYS)}

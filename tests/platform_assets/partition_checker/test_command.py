@@ -151,14 +151,17 @@ def test_what_no_location_declares_is_listed_and_removed_on_demand(prepared: Env
     assert [pair["asset"] for pair in orphaned] == ["commerce/renamed_since"]
     assert "orphaned" not in run("webtoon").stdout
 
-    def asked(*arguments: str) -> Result:
+    def requested(*arguments: str) -> Result:
         return CliRunner().invoke(forget, arguments)
 
-    assert "is declared: it is no orphan" in asked(PRODUCTS, "--yes").output
-    assert "nothing is stored of commerce/nothing; orphaned: commerce/renamed_since" in asked("commerce/nothing").output
-    assert "would remove commerce/renamed_since" in asked("commerce/renamed_since").output
+    assert "is declared: it is no orphan" in requested(PRODUCTS, "--yes").output
+    assert (
+        "nothing is stored of commerce/nothing; orphaned: commerce/renamed_since"
+        in requested("commerce/nothing").output
+    )
+    assert "would remove commerce/renamed_since" in requested("commerce/renamed_since").output
     assert table in Warehouse.of(prepared).tables()
-    assert "removed commerce/renamed_since" in asked("commerce/renamed_since", "--yes").output
+    assert "removed commerce/renamed_since" in requested("commerce/renamed_since", "--yes").output
     assert table not in Warehouse.of(prepared).tables()
 
 
@@ -168,13 +171,13 @@ def test_what_a_removed_team_left_is_removed_by_its_name(prepared: Environment) 
     for table in left:
         warehouse.replace_partitions(table, None, pa.table({"n": [1]}), Commit("somebody", ""))
 
-    def asked(*arguments: str) -> Result:
+    def requested(*arguments: str) -> Result:
         return CliRunner().invoke(forget, arguments)
 
-    assert "is declared: it is no orphan" in asked("travel", "commerce", "--yes").output
+    assert "is declared: it is no orphan" in requested("travel", "commerce", "--yes").output
     assert set(left) <= set(warehouse.tables()), "one name was refused, and something was removed"
-    assert [orphan["removed"] for orphan in json.loads(asked("travel", "--json").output)] == [False, False]
-    removed = json.loads(asked("travel", "travel/trip_days", "--yes", "--json").output)
+    assert [orphan["removed"] for orphan in json.loads(requested("travel", "--json").output)] == [False, False]
+    removed = json.loads(requested("travel", "travel/trip_days", "--yes", "--json").output)
     assert [(orphan["asset"], orphan["removed"]) for orphan in removed] == [
         ("travel/raw_trips", True),
         ("travel/trip_days", True),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from platform_assets.partition_checker.deep import read_again
 from platform_assets.partition_checker.states import PairState, State
-from platform_assets.plans.roots import Situation, unhealthy
+from platform_assets.plans.roots import PairStates, unhealthy
 from tests.platform_assets.partition_checker.shop import DAYS, Shop
 
 DAY = DAYS[3]
@@ -28,7 +28,7 @@ def deep(shop: Shop) -> dict[str, PairState]:
 
 def planned(shop: Shop) -> set[str]:
     """The pairs of the asset that a plan for everything unhealthy begins with."""
-    found = unhealthy(Situation.now(shop.inspector()), {f"shop/{NAME}": shop.node_pairs(NAME)})
+    found = unhealthy(PairStates.now(shop.inspector()), {f"shop/{NAME}": shop.node_pairs(NAME)})
     return set(found.get(f"shop/{NAME}", {}))
 
 

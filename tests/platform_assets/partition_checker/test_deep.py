@@ -9,9 +9,9 @@ import sqlalchemy as db
 from platform_assets.asset_graph.completeness import Completeness
 from platform_assets.asset_graph.graph import Graph, Node
 from platform_assets.partition_checker.deep import adopt, read_again
-from platform_assets.partition_checker.inspection import Inspector
-from platform_assets.partition_checker.kept import kept_in_files
+from platform_assets.partition_checker.facts import Inspector
 from platform_assets.partition_checker.states import PairState, State
+from platform_assets.partition_checker.stored import kept_in_files
 from resources.lake_catalog import LakeCatalog
 from resources.ledger import Receipt
 from tests.platform_assets.partition_checker.shop import DAYS, Shop, key_of

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from platform_assets.asset_graph.completeness import Completeness, LatePolicy
 from platform_assets.asset_graph.graph import Graph, Node
 from platform_assets.partition_checker.gate import NotVerified, refuse_unless_verified
-from platform_assets.partition_checker.states import Judged, judge
+from platform_assets.partition_checker.states import AssetStates, judge
 from platform_assets.partitions import same_time
 from tests.platform_assets.partition_checker.columns import NOTHING, Known, facts_of
 
@@ -64,8 +64,8 @@ def masks(known: Graph, pairs: Pairs) -> dict[str, np.ndarray]:
     }
 
 
-def needed(known: Graph, **asked: set[str]) -> dict[str, set[str]]:
-    found = known.required(masks(known, asked))
+def needed(known: Graph, **requested: set[str]) -> dict[str, set[str]]:
+    found = known.required(masks(known, requested))
     return {
         name.removeprefix("shop/"): {known.named[name].pairs[at] for at in np.flatnonzero(pairs).tolist()}
         for name, pairs in found.items()
@@ -105,11 +105,11 @@ def test_what_was_not_asked_for_requires_nothing() -> None:
 def test_required_pairs_are_those_of_a_walk_over_single_pairs(data: st.DataObject) -> None:
     known = graph(optional=data.draw(st.sampled_from([(), ("shop/weather",), ("shop/sales",)])))
     names = data.draw(st.lists(st.sampled_from(["sales", "clean", "sums", "weeks", "summary"]), unique=True))
-    asked = {
+    requested = {
         name: data.draw(st.sets(st.sampled_from(list(known.named[f"shop/{name}"].pairs)), max_size=6)) for name in names
     }
     expected: dict[str, set[str]] = {}
-    for name, keys in asked.items():
+    for name, keys in requested.items():
         reader = known.named[f"shop/{name}"]
         for upstream, requirement in known.requirements(reader).items():
             short = upstream.removeprefix("shop/")
@@ -117,18 +117,18 @@ def test_required_pairs_are_those_of_a_walk_over_single_pairs(data: st.DataObjec
                 continue
             for key in keys:
                 named = {known.named[upstream].pairs[at] for at in requirement.upstream_of(reader.pairs.index(key))}
-                expected.setdefault(short, set()).update(named - asked.get(short, set()))
-    assert needed(known, **asked) == {name: keys for name, keys in expected.items() if keys}
+                expected.setdefault(short, set()).update(named - requested.get(short, set()))
+    assert needed(known, **requested) == {name: keys for name, keys in expected.items() if keys}
 
 
-def judged(known: Graph, name: str, wrong: Mapping[str, Known]) -> dict[str, Judged]:
+def judged(known: Graph, name: str, wrong: Mapping[str, Known]) -> dict[str, AssetStates]:
     pairs = {key: wrong.get(key, Known()) for key in known.named[f"shop/{name}"].pairs}
     return {f"shop/{name}": judge(facts_of(f"shop/{name}", pairs), {}, {})}
 
 
-def refusal(known: Graph, wrong: Mapping[str, Known], **asked: set[str]) -> str:
-    """What the gate says to the `asked` readers of sales, of which some pairs are `wrong`; nothing if they pass."""
-    pairs = masks(known, asked)
+def refusal(known: Graph, wrong: Mapping[str, Known], **requested: set[str]) -> str:
+    """What the gate says to the `requested` readers of sales, of which some pairs are `wrong`; nothing if they pass."""
+    pairs = masks(known, requested)
     required_pairs = {name: some for name, some in known.required(pairs).items() if name == "shop/sales"}
     try:
         refuse_unless_verified(known, pairs, required_pairs, judged(known, "sales", wrong))

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from platform_assets.asset_graph.graph import Graph
-from platform_assets.partition_checker.inspection import Inspector
+from platform_assets.partition_checker.facts import Inspector
 from platform_assets.partition_checker.orphans import Orphan, forget, orphans
 from resources.feature_store.entity_keys import EntityKeys
 from resources.feature_store.online_rows import OnlineRows, open_rows

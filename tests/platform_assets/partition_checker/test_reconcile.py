@@ -7,7 +7,8 @@ import dagster as dg
 import pytest
 
 from platform_assets.automation import CUT_OFF, VERIFIED
-from platform_assets.partition_checker.inspection import Inspector, Wanted
+from platform_assets.partition_checker.evaluations import ON_TIME
+from platform_assets.partition_checker.facts import Inspector, Wanted
 from platform_assets.partition_checker.reconcile import (
     HEALTH,
     Reconciliation,
@@ -15,8 +16,7 @@ from platform_assets.partition_checker.reconcile import (
     build_reconciliation,
     reconcile,
 )
-from platform_assets.partition_checker.states import Judged, State
-from platform_assets.partition_checker.verdicts import ON_TIME
+from platform_assets.partition_checker.states import AssetStates, State
 from resources.warehouse import TableName
 from tests.platform_assets.partition_checker.shop import CALENDARS, DAYS, STEPS, Shop, key_of
 from tests.small_graph import checker_of
@@ -50,7 +50,7 @@ def verdicts(shop: Shop, name: str, check: str = VERIFIED) -> list[tuple[str | N
 
 def test_where_all_is_well_nothing_is_reported(logged: Shop) -> None:
     found = reconciled(logged)
-    assert (found.unhealthy, found.verdicts, found.events_restored, found.adopted) == ([], 0, 0, 0)
+    assert (found.unhealthy, found.evaluations, found.events_restored, found.adopted) == ([], 0, 0, 0)
     assert found.states == {State.VERIFIED: PAIRS}
 
 
@@ -59,14 +59,14 @@ def test_a_lost_pair_fails_the_check_of_its_asset_once_and_passes_it_when_it_is_
     file.unlink()
     found = reconciled(logged)
     assert [(pair.asset, pair.partition, pair.state) for pair in found.unhealthy] == [("shop/evens", DAY, State.LOST)]
-    assert found.verdicts == 1
+    assert found.evaluations == 1
     failed = (DAY, False, f"lost: its file {file} is gone")
     assert verdicts(logged, "evens") == [failed]
-    assert reconciled(logged).verdicts == 0
+    assert reconciled(logged).evaluations == 0
     assert logged.build("evens", first=DAY).success
-    assert reconciled(logged).verdicts == 1
+    assert reconciled(logged).evaluations == 1
     assert verdicts(logged, "evens") == [failed, (DAY, True, None)]
-    assert reconciled(logged).verdicts == 0
+    assert reconciled(logged).evaluations == 0
     assert [verdicts(logged, name) for name in ("sales", "sums", "weeks", "summary")] == [[]] * 4
 
 
@@ -141,9 +141,9 @@ def test_a_pair_that_the_event_log_calls_built_and_is_nowhere_is_lost(logged: Sh
     assert found.states[State.LOST] == 1
     why = "the event log says that it was built, but there is no receipt, and storage has nothing of it"
     assert verdicts(logged, "sums") == [(DAY, False, f"lost: {why}")]
-    assert reconciled(logged).verdicts == 0
+    assert reconciled(logged).evaluations == 0
     assert logged.build("sums", first=DAY).success
-    assert reconciled(logged).verdicts == 1
+    assert reconciled(logged).evaluations == 1
     assert verdicts(logged, "sums")[-1] == (DAY, True, None)
 
 
@@ -151,7 +151,7 @@ def test_damage_is_found_together_with_an_event_log_that_is_gone(built: Shop) ->
     built.file("evens", DAY).unlink()
     reconciled(built)
     reconciled(built)
-    assert reconciled(built).verdicts == 0
+    assert reconciled(built).evaluations == 0
     assert verdicts(built, "evens")[-1][:2] == (DAY, False)
     check = dg.AssetCheckKey(key_of("evens"), VERIFIED)
     (info,) = built.instance.event_log_storage.get_asset_check_partition_info([check])
@@ -259,9 +259,9 @@ def test_a_pair_that_a_run_is_building_fails_no_check_until_that_run_has_ended(l
     (pair,) = [pair for pair in found.unhealthy if pair.asset == "shop/evens"]
     said = "it is in storage, and no receipt says how it came there"
     assert (pair.state, pair.reason) == (State.UNRECORDED, f"{said}; run going is building it now")
-    assert found.verdicts == 0
+    assert found.evaluations == 0
     logged.ledger.failed("going", "it broke", ["shop/evens"])
-    assert reconciled(logged).verdicts == 1
+    assert reconciled(logged).evaluations == 1
     assert verdicts(logged, "evens") == [(DAY, False, f"unrecorded: {said}; run going failed: it broke")]
 
 
@@ -272,11 +272,11 @@ def test_a_pair_that_is_recorded_between_the_two_looks_is_healthy(
     logged.ledger.forget("shop/evens", [DAY])
     look = Inspector.judged
 
-    def judged(inspector: Inspector, wanted: Wanted) -> dict[str, Judged]:
+    def judged(inspector: Inspector, wanted: Wanted) -> dict[str, AssetStates]:
         found = look(inspector, wanted)
         logged.ledger.record([receipt])
         return found
 
     monkeypatch.setattr(Inspector, "judged", judged)
     found = reconciled(logged)
-    assert ([pair for pair in found.unhealthy if pair.asset == "shop/evens"], found.verdicts) == ([], 0)
+    assert ([pair for pair in found.unhealthy if pair.asset == "shop/evens"], found.evaluations) == ([], 0)

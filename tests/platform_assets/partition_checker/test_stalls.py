@@ -26,7 +26,7 @@ from platform_assets.partition_checker.stalls import (
     stalls,
     waiting,
 )
-from platform_assets.partition_checker.states import NONE, STATES, Facts, Judged, State
+from platform_assets.partition_checker.states import NONE, STATES, AssetStates, Facts, State
 from tests.platform_assets.partition_checker.shop import DAYS, Shop, key_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -45,7 +45,9 @@ def node(name: str, count: int, *deps: str, location: str | None = "here", **dec
     )
 
 
-def judged(of: Node, states: Mapping[int, State] | None = None, at: float = LONG_AGO, same_code: bool = True) -> Judged:
+def judged(
+    of: Node, states: Mapping[int, State] | None = None, at: float = LONG_AGO, same_code: bool = True
+) -> AssetStates:
     """All pairs verified and recorded at that time, but for those that are said to be otherwise."""
     count = len(of.pairs)
     numbers = np.full(count, STATES.index(State.VERIFIED), np.int64)
@@ -57,7 +59,7 @@ def judged(of: Node, states: Mapping[int, State] | None = None, at: float = LONG
         np.zeros((count, 2), np.int64), np.full(count, same_code), ~recorded, np.full(count, NONE), np.full(count, at),
         np.full(count, NONE), recorded, recorded, ~recorded, is_delivered=of.location is None,
     )  # fmt: skip
-    return Judged(facts, numbers)
+    return AssetStates(facts, numbers)
 
 
 SOURCE, TABLE = node("shop/source", 4, location=None), node("shop/table", 4, "shop/source")

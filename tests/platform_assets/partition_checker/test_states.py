@@ -145,10 +145,10 @@ def test_an_input_that_was_rebuilt_with_equal_content_outdates_nothing() -> None
 
 
 def test_an_immutable_pair_is_never_outdated_but_can_be_lost() -> None:
-    frozen = day(frozen=True, same_code=False, read=())
-    assert first(frozen).state == State.VERIFIED
-    assert first(replace(frozen, stored=None)).state == State.LOST
-    assert first(replace(frozen, failed="run 9 failed: boom")).state == State.FAILED
+    immutable = day(immutable=True, same_code=False, read=())
+    assert first(immutable).state == State.VERIFIED
+    assert first(replace(immutable, stored=None)).state == State.LOST
+    assert first(replace(immutable, failed="run 9 failed: boom")).state == State.FAILED
 
 
 def test_a_failed_rebuild_is_named_before_what_is_outdated_and_after_what_is_lost() -> None:
@@ -235,7 +235,7 @@ def cases(draw: st.DrawFn) -> Case:
             damage=draw(DAMAGES),
             failed=draw(st.sampled_from([None, None, None, "boom"])),
             due=draw(st.booleans()),
-            frozen=draw(st.integers(0, 3)) == 0,
+            immutable=draw(st.integers(0, 3)) == 0,
         )
     delivered = frozenset(draw(st.sets(st.sampled_from(sorted(upstream))))) if upstream else frozenset()
     return Case(pairs, upstream, delivered, needs, draw(st.booleans()), draw(st.booleans()))
@@ -275,7 +275,7 @@ def expected(case: Case, known: Known, has_changed: bool) -> State:
         return State.EMPTY
     if known.failed:
         return State.FAILED
-    if not known.frozen and (has_changed or not known.same_code):
+    if not known.immutable and (has_changed or not known.same_code):
         return State.OUTDATED
     return State.VERIFIED
 

@@ -11,7 +11,7 @@ import pytest
 from platform_assets.instance.client import Client
 from platform_assets.plans.launching import Launched, RecoveryRefused, launch
 from platform_assets.plans.plan import Plan, from_json, to_json
-from platform_assets.plans.roots import Situation, changed
+from platform_assets.plans.roots import PairStates, changed
 from tests.platform_assets.partition_checker.shop import DAYS, Shop
 
 NOBODY = Client("http://127.0.0.1:9")
@@ -19,7 +19,7 @@ DAY = DAYS[3]
 
 
 def planned(shop: Shop, words: str) -> Plan:
-    situation = Situation.now(shop.inspector())
+    situation = PairStates.now(shop.inspector())
     return situation.plan(changed(situation.graph, [words]))
 
 

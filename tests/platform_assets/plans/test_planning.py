@@ -49,7 +49,7 @@ class Case:
     graph: list[PlannedAsset]
     needs: Needs
     roots: dict[str, dict[str, str]]
-    contained: frozenset[str] = frozenset()
+    additive: frozenset[str] = frozenset()
 
 
 def keys_of(definition: dg.PartitionsDefinition | None) -> list[str]:
@@ -127,8 +127,8 @@ def cases(draw: st.DrawFn) -> Case:
     for number in range(draw(st.integers(0, 6))):
         asset = draw(st.sampled_from(graph))
         roots.setdefault(asset.key, {})[draw(st.sampled_from(list(asset.partitions)))] = f"cause {number}"
-    contained = frozenset(draw(st.sets(st.sampled_from(sorted(roots)), max_size=2))) if roots else frozenset()
-    return Case(graph, needs, roots, contained)
+    additive = frozenset(draw(st.sets(st.sampled_from(sorted(roots)), max_size=2))) if roots else frozenset()
+    return Case(graph, needs, roots, additive)
 
 
 def closure(case: Case) -> tuple[set[Pair], set[Pair], set[Pair]]:
@@ -155,7 +155,7 @@ def closure(case: Case) -> tuple[set[Pair], set[Pair], set[Pair]]:
                     refused.add(pair)
                     continue
                 built.add(pair)
-                if pair[0] not in case.contained or is_behind or itself & changed:
+                if pair[0] not in case.additive or is_behind or itself & changed:
                     changed.add(pair)
         if before == (len(changed), len(built), len(refused)):
             return changed, built, refused
@@ -167,7 +167,7 @@ def plan_of(case: Case, **settings: object) -> Plan:
         case.roots,
         environment="prod",
         created_at=NOON,
-        contained=case.contained,
+        additive=case.additive,
         **settings,  # type: ignore[arg-type]
     )
 
@@ -344,11 +344,11 @@ def test_what_was_never_built_is_left_out_unless_it_is_a_root() -> None:
 
 def test_a_contained_change_is_rebuilt_and_not_followed() -> None:
     roots = {"team/staged": {NAMES[1]: "its column x is new"}}
-    plan = make_plan(CHAIN, roots, environment="prod", contained={"team/staged"})
+    plan = make_plan(CHAIN, roots, environment="prod", additive={"team/staged"})
     assert [(pair.asset, pair.partition) for pair in plan.pairs] == [("team/staged", NAMES[1])]
     assert plan.roots == {"team/staged": [NAMES[1]]}
     both = {**roots, "feed/raw": {NAMES[1]: "delivered again"}}
-    assert make_plan(CHAIN, both, environment="prod", contained={"team/staged"}).pair_count == 3
+    assert make_plan(CHAIN, both, environment="prod", additive={"team/staged"}).pair_count == 3
 
 
 PREVIOUS = Requirement.of([[], [0], [1], [2]], 4)
@@ -361,14 +361,14 @@ def pairs_of(plan: Plan, asset: str) -> list[str]:
 
 def test_a_change_from_upstream_is_followed_through_the_own_past_of_a_contained_asset() -> None:
     roots = {"team/staged": {NAMES[0]: "its column x is new"}, "feed/raw": {NAMES[2]: "delivered again"}}
-    plan = make_plan([RAW, RUNNING, MART], roots, environment="prod", contained={"team/staged"})
+    plan = make_plan([RAW, RUNNING, MART], roots, environment="prod", additive={"team/staged"})
     assert pairs_of(plan, "team/staged") == NAMES
     assert pairs_of(plan, "team/mart") == NAMES[2:]
 
 
 def test_a_pair_behind_an_own_root_of_a_contained_asset_names_it() -> None:
     roots = {"team/staged": {NAMES[1]: "its column x is new"}}
-    plan = make_plan([RAW, RUNNING, MART], roots, environment="prod", contained={"team/staged"})
+    plan = make_plan([RAW, RUNNING, MART], roots, environment="prod", additive={"team/staged"})
     assert plan.pairs == [
         PlannedPair("team/staged", NAMES[1], "its column x is new"),
         PlannedPair("team/staged", NAMES[2], f"reads team/staged@{NAMES[1]}"),
@@ -403,9 +403,9 @@ def pasts(draw: st.DrawFn) -> tuple[Case, dict[str, set[str]]]:
     for asset in graph:
         for key in draw(st.sets(st.sampled_from(NAMES), max_size=2)):
             roots.setdefault(asset.key, {})[key] = "given"
-    contained = draw(st.sets(st.sampled_from([asset.key for asset in graph[1:]])))
+    additive = draw(st.sets(st.sampled_from([asset.key for asset in graph[1:]])))
     existing = {asset.key: draw(st.sets(st.sampled_from(NAMES), min_size=2)) for asset in graph}
-    return Case(graph, needs, roots, frozenset(contained)), existing
+    return Case(graph, needs, roots, frozenset(additive)), existing
 
 
 @settings(PATIENT, max_examples=300)
@@ -435,7 +435,7 @@ def test_what_is_followed_through_its_own_past_is_what_asking_pair_by_pair_finds
                 refused.add(pair)
                 continue
             built.add(pair)
-            if asset.key not in case.contained or reads & concerns_readers:
+            if asset.key not in case.additive or reads & concerns_readers:
                 concerns_readers.add(pair)
     masks = {asset: np.array([key in keys for key in NAMES]) for asset, keys in existing.items()}
     plan = plan_of(case, existing=masks)

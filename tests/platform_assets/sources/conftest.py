@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from platform_assets.partitions import COMMERCE_DAILY
-from platform_assets.sources.declaration import UNPARTITIONED, Column, EventTime, Source, expect
+from platform_assets.sources.declaration import WHOLE, Column, EventTime, Source, expect
 from platform_assets.sources.landing import MARKER
 
 DAY = "2017-03-01"
@@ -95,7 +95,7 @@ def deliver(landing_root: Path) -> Deliver:
     def write(
         source: Source,
         rows: Rows,
-        partition: str = UNPARTITIONED,
+        partition: str = WHOLE,
         file: str = "part-00000",
         marker: bool = True,
         types: Mapping[str, str] | None = None,

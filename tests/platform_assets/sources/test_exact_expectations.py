@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from platform_assets.sources.declaration import PARTITION_COLUMN, Column, Expectation, Source, expect
 from platform_assets.sources.expectations import ExpectationError, judge
-from platform_assets.sources.inspection import TABLE, Candidate
+from platform_assets.sources.validation import TABLE, Candidate
 from tests.platform_assets.sources.conftest import SALES
 
 DAY = "2017-03-01"

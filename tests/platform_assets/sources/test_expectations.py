@@ -10,7 +10,7 @@ import pytest
 
 from platform_assets.sources.declaration import Expectation, Source, expect
 from platform_assets.sources.expectations import ABOUT_SINGLE_ROWS, ExpectationError, judge
-from platform_assets.sources.inspection import Candidate, Problem, inspect
+from platform_assets.sources.validation import Candidate, Problem, inspect
 from tests.platform_assets.sources.conftest import SALES
 
 DAY, NEXT_DAY = "2017-03-01", "2017-03-02"

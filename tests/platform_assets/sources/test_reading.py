@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 from platform_assets.partitions import COMMERCE_DAILY
 from platform_assets.sources.declaration import Column, EventTime, Source
-from platform_assets.sources.inspection import Candidate, Problem, inspect
 from platform_assets.sources.landing import MARKER
+from platform_assets.sources.validation import Candidate, Problem, inspect
 from resources.environment import DEFAULT_LIMITS, Limits
 
 DAY = "2017-03-12"
@@ -393,7 +393,7 @@ def plant(kind: str, folder: Path) -> None:
 _INSPECT = """
 import sys
 from pathlib import Path
-from platform_assets.sources.inspection import inspect
+from platform_assets.sources.validation import inspect
 from resources.environment import Limits
 from tests.platform_assets.sources.test_reading import DAY, source_of
 root = Path(sys.argv[2])

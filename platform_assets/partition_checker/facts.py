@@ -19,9 +19,9 @@ from dagster._time import get_current_datetime
 from platform_assets.asset_graph.graph import Graph, Node
 from platform_assets.asset_graph.requirements import BoolArray, IntArray
 from platform_assets.partition_checker.deliveries import delivered_versions
-from platform_assets.partition_checker.states import NONE, Damage, Facts, Judged, State, judge
+from platform_assets.partition_checker.states import NONE, AssetStates, Damage, Facts, State, judge
 from resources.lake_catalog import DataFiles, LakeCatalog
-from resources.ledger import Attempt, FoundDamage, Ledger, Standings, StoredFile, mark_of
+from resources.ledger import Attempt, FoundDamage, Ledger, ReceiptColumns, StoredFile, mark_of
 from resources.warehouse import TableName
 
 Wanted = Mapping[str, BoolArray | None]
@@ -40,7 +40,7 @@ class Inspector:
     trusts_damages: bool = True
     """Whether what deep checks have found counts; one that looks again itself begins without it."""
 
-    def judged(self, wanted: Wanted) -> dict[str, Judged]:
+    def judged(self, wanted: Wanted) -> dict[str, AssetStates]:
         """The states of the wanted pairs; of the others in the same assets they tell nothing.
 
         Raises:
@@ -50,7 +50,7 @@ class Inspector:
         facts = self.facts(wanted, read)
         return {name: self.judge(facts, name) for name in wanted}
 
-    def judge(self, facts: Mapping[str, Facts], name: str) -> Judged:
+    def judge(self, facts: Mapping[str, Facts], name: str) -> AssetStates:
         """The states of an asset's pairs by facts that were gathered before."""
         return judge(facts[name], facts, self.graph.requirements(self.graph.named[name]))
 
@@ -113,7 +113,7 @@ class Inspector:
         self,
         node: Node,
         pairs: BoolArray | None,
-        standings: Standings | None,
+        standings: ReceiptColumns | None,
         files: DataFiles | None,
         is_wanted: bool,
         attempts: "_Attempts",
@@ -226,14 +226,14 @@ class Inspector:
         return f"run {attempt.run_id} ended before it was done ({run.status.value.lower() if run else 'deleted'})"
 
     def _calendar(self, node: Node) -> dict[str, Any]:
-        due, frozen = np.zeros(len(node.pairs), np.bool_), np.zeros(len(node.pairs), np.bool_)
+        due, immutable = np.zeros(len(node.pairs), np.bool_), np.zeros(len(node.pairs), np.bool_)
         limit = node.completeness.immutable_before
         if isinstance(node.calendar, dg.TimeWindowPartitionsDefinition):
             by = self.now - timedelta(hours=node.completeness.due_after_hours)
             due = node.ends <= by.timestamp()
         if limit is not None and node.calendar is not None:
-            frozen |= np.array([key < limit for key in node.pairs], np.bool_)
-        return {"due": due, "frozen": frozen}
+            immutable |= np.array([key < limit for key in node.pairs], np.bool_)
+        return {"due": due, "immutable": immutable}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The checks by which the Partition Checker shows what it found, where the web UI and automation see it.
 
-Belongs here: declaring these checks, what makes one fail, and reporting verdicts from anywhere, a run or none. Not
+Belongs here: declaring these checks, what makes one fail, and reporting evaluations from anywhere, a run or none. Not
 here: judging pairs (`states.py`), when that is done (`reconcile.py`, `checker.py`).
 """
 
@@ -14,9 +14,8 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 
 from platform_assets.asset_graph.graph import Graph, Node, named
 from platform_assets.automation import VERIFIED
-from platform_assets.partition_checker.states import STATES, Judged, PairState, State
-from platform_assets.partitioned_checks import Judged as JudgedMaterializations
-from platform_assets.partitioned_checks import judged_materializations, partitioned_check, verdict
+from platform_assets.partition_checker.states import STATES, AssetStates, PairState, State
+from platform_assets.partitioned_checks import Evaluated, evaluated_materializations, evaluation_of, partitioned_check
 
 ON_TIME = "on_time"
 
@@ -42,7 +41,7 @@ def not_verified(pairs: Iterable[PairState]) -> dict[str, str]:
     return {pair.partition: f"{pair.state}: {pair.reason}" for pair in pairs if pair.state in WANTING}
 
 
-def waiting_for_late(graph: Graph, node: Node, judged: Mapping[str, Judged]) -> dict[str, str]:
+def waiting_for_late(graph: Graph, node: Node, judged: Mapping[str, AssetStates]) -> dict[str, str]:
     """The pairs of an asset for which `on_time` fails, and why."""
     absent = np.isin(judged[node.name].states, [STATES.index(State.MISSING), STATES.index(State.LATE)])
     found: dict[str, str] = {}
@@ -66,7 +65,7 @@ def report(
 
     Args:
         instance: whose event log.
-        run_id: the run that looked: Dagster keeps one verdict of a check and partition for each run.
+        run_id: the run that looked: Dagster keeps one evaluation of a check and partition for each run.
         check: which check.
         failing: the pairs that fail it now.
         looked_at: all pairs that were looked at; None: every pair of the asset.
@@ -77,29 +76,29 @@ def report(
         recovered &= looked_at
     news = sorted(recovered | {partition for partition in failing if not known.get(partition)})
     if news:
-        targets = judged_materializations(instance, check.asset_key, None if news == [""] else news)
+        targets = evaluated_materializations(instance, check.asset_key, None if news == [""] else news)
         for partition in news:
             event = DagsterEvent(
                 DagsterEventType.ASSET_CHECK_EVALUATION.value,
                 job_name=RUNLESS_JOB_NAME,
-                event_specific_data=evaluation(check, partition, failing.get(partition), targets),
+                event_specific_data=evaluation_of_pair(check, partition, failing.get(partition), targets),
             )
             instance.report_dagster_event(event, run_id)
     return len(news)
 
 
-def evaluation(
-    check: dg.AssetCheckSpec, partition: str, why: str | None, targets: JudgedMaterializations
+def evaluation_of_pair(
+    check: dg.AssetCheckSpec, partition: str, why: str | None, targets: Evaluated
 ) -> dg.AssetCheckEvaluation:
-    """The verdict on one pair: it fails if there is a reason why; being late is no error of what is there."""
+    """The evaluation on one pair: it fails if there is a reason why; being late is no error of what is there."""
     severity = dg.AssetCheckSeverity.WARN if check.name == ON_TIME else dg.AssetCheckSeverity.ERROR
-    return verdict(
+    return evaluation_of(
         targets, check, partition or None, passed=why is None, description=why, metadata={}, severity=severity
     )
 
 
 def _known_to_fail(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> dict[str, bool]:
-    """The partitions whose last verdict is a failure, and whether that is about what was built last."""
+    """The partitions whose last evaluation is a failure, and whether that is about what was built last."""
     infos = instance.event_log_storage.get_asset_check_partition_info([key])
     return {
         info.partition_key or "": info.is_current

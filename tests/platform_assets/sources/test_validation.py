@@ -13,8 +13,8 @@ import pytest
 from platform_assets.partitions import COMMERCE_WEEKLY
 from platform_assets.sources.commerce import CAMPAIGNS, PROMOTIONS, TRANSACTIONS
 from platform_assets.sources.declaration import Column, Source
-from platform_assets.sources.inspection import Candidate, CandidateError, Problem, inspect
 from platform_assets.sources.landing import MARKER
+from platform_assets.sources.validation import Candidate, CandidateError, Problem, inspect
 from tests.platform_assets.sources.conftest import JSON_FORMATS, TEXT_FORMATS
 
 DAY, NEXT_DAY = "2017-03-01", "2017-03-02"

@@ -17,7 +17,7 @@ from resources.warehouse import PARTITION_KEY, TableName, row_checksums
 
 
 @dataclass(frozen=True)
-class Kept:
+class Stored:
     """What storage holds of a pair; the words are those of `Receipt`."""
 
     rows: int | None
@@ -38,7 +38,7 @@ def columns_of(catalog: LakeCatalog, key: dg.AssetKey) -> dict[str, str]:
 
 def kept_in_table(
     catalog: LakeCatalog, key: dg.AssetKey, partitions: Sequence[str], columns: Sequence[str] | None = None
-) -> dict[str, Kept]:
+) -> dict[str, Stored]:
     """What the lake holds of `partitions` of a table; the checksums over all columns, or over `columns`.
 
     The digests of its files belong to the former only.
@@ -60,7 +60,7 @@ def kept_in_table(
     with catalog.warehouse.reader() as lake:
         sums = row_checksums(lake, table, None if list(partitions) == [""] else partitions, columns)
     return {
-        key: Kept(rows[key], sums.get(key, ""), schema, snapshots[key] or None, digests=tuple(sorted(digests[key])))
+        key: Stored(rows[key], sums.get(key, ""), schema, snapshots[key] or None, digests=tuple(sorted(digests[key])))
         for key in partitions
     }
 
@@ -86,9 +86,9 @@ def holding_values(
         return {found for found, count in rows.aggregate(f"{at}, {held}", at).fetchall() if count}
 
 
-def kept_in_files(paths: Sequence[Path]) -> Kept:
+def kept_in_files(paths: Sequence[Path]) -> Stored:
     """What files outside the lake hold: the checksum is the SHA-256 of their bytes, one after the other."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(path.read_bytes())
-    return Kept(None, digest.hexdigest(), files=tuple(StoredFile(str(path), path.stat().st_size) for path in paths))
+    return Stored(None, digest.hexdigest(), files=tuple(StoredFile(str(path), path.stat().st_size) for path in paths))

@@ -13,9 +13,9 @@ import sqlalchemy as db
 
 from platform_assets.asset_graph.completeness import Completeness, Storage
 from platform_assets.asset_graph.graph import Graph, Node
-from platform_assets.partition_checker.inspection import Inspector
-from platform_assets.partition_checker.kept import kept_in_files
-from platform_assets.partition_checker.states import Judged, PairState, State
+from platform_assets.partition_checker.facts import Inspector
+from platform_assets.partition_checker.states import AssetStates, PairState, State
+from platform_assets.partition_checker.stored import kept_in_files
 from resources.lake_catalog import LakeCatalog
 from resources.ledger import Input, LedgerError, Receipt
 from resources.warehouse import LakeError
@@ -233,7 +233,7 @@ class Stand:
         self.shop.ledger.record([Receipt("shop/model", "", "v1", (), environment="prod", run_id="run", **facts)])  # type: ignore[arg-type]
 
     @property
-    def judged(self) -> Judged:
+    def judged(self) -> AssetStates:
         shop = self.shop
         inspector = Inspector(self.graph, shop.ledger, LakeCatalog(shop.warehouse), shop.instance)
         return inspector.judged({"shop/model": None})["shop/model"]
