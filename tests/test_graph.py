@@ -238,6 +238,17 @@ def test_lineage_reaches_from_deliveries_to_the_forecast(locations: Mapping[str,
     } <= seen
 
 
+def test_products_are_what_is_declared_to_be_one(locations: Mapping[str, dg.Definitions]) -> None:
+    graph = declared_graph(locations)
+    products = {node.name for node in graph.nodes.values() if node.is_product}
+    assert {"commerce/baskets", "commerce/product_demand_predictions", "commerce/price_recommendations"} <= products
+    assert {
+        spec.key.to_user_string() for spec in every_spec(locations) if spec.tags.get("layer") == "marts"
+    } <= products
+    # Nobody reads it, which makes no product of it.
+    assert "commerce/stg_commerce__coupons" not in products
+
+
 def test_a_pair_is_buildable_exactly_when_its_whole_upstream_is(locations: Mapping[str, dg.Definitions]) -> None:
     graph = declared_graph(locations)
     delivered = {key: set(node.pairs) for key, node in graph.nodes.items() if node.location is None}

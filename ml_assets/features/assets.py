@@ -25,6 +25,7 @@ from ml_assets.features.statistics import STATISTICS_COLUMNS
 from ml_assets.features.views import FeatureView, OnDemandTransform
 from platform_assets import partitions
 from platform_assets.asset_graph.completeness import Completeness
+from platform_assets.asset_graph.declared import PRODUCT
 from platform_assets.backfills import ONE_RUN
 from platform_assets.code_version import code_version
 from platform_assets.partition_checker.checker import PartitionChecker
@@ -85,6 +86,7 @@ def _online(view: FeatureView) -> dg.AssetsDefinition:
         metadata={
             **_metadata(SUMMARY_COLUMNS, view.source_key, view.read_columns),
             **Completeness(may_be_empty=False).metadata,
+            **PRODUCT,
         },
         code_version=code_version(materialization.materialize, constants={"view": view.definition}),
     )

@@ -81,6 +81,7 @@ def demand_backtest_summary() -> dg.AssetsDefinition:
             asks="The forecast's WAPE is certainly below that of each method that is not ours: the whole interval of "
             "the difference is below 0.",
             judge=beats_every_method,
+            is_product=True,
         )
     )
 

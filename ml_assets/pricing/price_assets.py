@@ -104,6 +104,7 @@ def price_recommendations(rules: Rules = RULES) -> dg.AssetsDefinition:
             "moves by more than it may; computed from the stored rows alone.",
             judge=judge,
             blocking=True,
+            is_product=True,
         )
     )
 

@@ -18,6 +18,7 @@ from ml_assets.pricing.features import FIRST_WEEK
 from ml_assets.sdk.specs import completed
 from ml_assets.sdk.training_sets import require
 from ml_assets.sdk.windows import Calendar, Reads
+from platform_assets.asset_graph.declared import PRODUCT
 from platform_assets.backfills import ONE_RUN
 from platform_assets.partition_checker.checker import PartitionChecker
 from platform_assets.partitioned_checks import evaluated_materializations, evaluation_of, partitioned_check
@@ -74,6 +75,7 @@ class WeeklyTable:
         asks: what it asks, in a sentence.
         judge: its answer for the stored rows of one week.
         blocking: nothing may be built on a week that fails it; otherwise it warns.
+        is_product: whether people and services look at it, and not only other tables.
     """
 
     name: str
@@ -88,6 +90,7 @@ class WeeklyTable:
     asks: str
     judge: Callable[[pa.Table], Evaluation]
     blocking: bool = False
+    is_product: bool = False
 
     @property
     def key(self) -> dg.AssetKey:
@@ -103,7 +106,7 @@ def weekly_asset(table: WeeklyTable) -> dg.AssetsDefinition:
         deps=[one.dep for one in table.reads],
         description=table.description,
         kinds={"duckdb"},
-        metadata=metadata,
+        metadata={**metadata, **PRODUCT} if table.is_product else metadata,
     )
     check = partitioned_check(table.check, table.key, table.calendar, table.asks, table.blocking)
 

@@ -26,6 +26,7 @@ from ml_assets.sdk.stages import Fold, Predicted, Stores, keep
 from ml_assets.sdk.tables import ProjectTables
 from ml_assets.sdk.trainers.trainer import DetailedTrainer
 from platform_assets.asset_graph.completeness import Completeness
+from platform_assets.asset_graph.declared import PRODUCT
 from platform_assets.backfills import ONE_RUN
 from platform_assets.code_version import code_version
 from platform_assets.partition_checker.checker import PartitionChecker
@@ -169,7 +170,7 @@ def _fold_specs(model: Model, keys: ProjectTables) -> list[dg.AssetSpec]:
                 description="One row per decision: from when on which version serves, and why. To roll back, "
                 "materialize the partition with `rollback_to` and `reason` in the run's config.",
                 kinds={"mlflow", "duckdb"},
-                metadata=keys.columns(keys.champion),
+                metadata={**keys.columns(keys.champion), **PRODUCT},
             ),
             (champion.promoted, champion.as_table),
             {},
@@ -183,7 +184,7 @@ def _fold_specs(model: Model, keys: ProjectTables) -> list[dg.AssetSpec]:
                     deps=[keys.champion, *rows.question_deps],
                     description="One row per entity row of the partition: what the version that serves then predicts.",
                     kinds={kind, "duckdb"},
-                    metadata=keys.columns(keys.predictions),
+                    metadata={**keys.columns(keys.predictions), **PRODUCT},
                 ),
                 (*served, training_sets.questions, type(rows.features).join),
                 {"model": settings["model"], "features": settled(rows.features), "rows": plain_query(rows.entity_rows)},

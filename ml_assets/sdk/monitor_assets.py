@@ -18,6 +18,7 @@ from ml_assets.sdk.stages import present, stored
 from ml_assets.sdk.tables import MONITOR_SCHEMA, ProjectTables
 from ml_assets.sdk.windows import Calendar, upstream_keys
 from platform_assets.asset_graph.completeness import Completeness
+from platform_assets.asset_graph.declared import PRODUCT
 from platform_assets.backfills import ONE_RUN
 from platform_assets.code_version import code_version
 from platform_assets.partition_checker.checker import PartitionChecker
@@ -44,7 +45,7 @@ def monitor_asset(model: Model, watched: Monitor) -> dg.AssetsDefinition:
             description="One row per feature, for the label, the prediction and the error: what was measured once the "
             "labels of the partition had come, and what it may be.",
             kinds={"duckdb"},
-            metadata={**keys.columns(keys.monitor), **complete.metadata},
+            metadata={**keys.columns(keys.monitor), **complete.metadata, **PRODUCT},
         ),
         model.team,
         model.name,

@@ -14,9 +14,11 @@ from platform_assets.code_version import former_versions
 EQUAL_VERSIONS = "headwater/equal_code_versions"
 """Metadata of a spec: the other versions of its code that store the same as the present one."""
 
+PRODUCT = {"headwater/product": True}
+"""Metadata of a spec that people and products look at, as a mart, a forecast or what an online service reads."""
+
 _STUB = "dagster/auto_created_stub_asset"
 """Marks what Dagster adds for an upstream asset of another code location, of which it knows nothing but the key."""
-_MODELS = {"lightgbm", "mlflow", "torch", "sklearn"}
 
 
 def declared_nodes(location: str, definitions: dg.Definitions) -> list[Node]:
@@ -27,7 +29,6 @@ def declared_nodes(location: str, definitions: dg.Definitions) -> list[Node]:
     """
     asset_graph = definitions.resolve_asset_graph()
     specs = [spec for spec in definitions.resolve_all_asset_specs() if not spec.metadata.get(_STUB)]
-    read = {dep.asset_key for spec in specs for dep in spec.deps}
     found = []
     for spec in specs:
         executable = asset_graph.get(spec.key).is_executable
@@ -41,8 +42,7 @@ def declared_nodes(location: str, definitions: dg.Definitions) -> list[Node]:
                 sorted(asset_graph.get_check_keys_for_assets({spec.key})),
                 spec.code_version,
                 completeness_of(spec),
-                executable
-                and (spec.tags.get("layer") == "marts" or bool(spec.kinds & _MODELS) or spec.key not in read),
+                PRODUCT.items() <= spec.metadata.items(),
                 (*spec.metadata.get(EQUAL_VERSIONS, ()), *former_versions(spec.code_version or "")),
             )
         )

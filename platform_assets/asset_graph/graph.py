@@ -34,7 +34,7 @@ class Node:
     """An asset: the location that builds it (None: an upstream system does), its calendar and dependencies.
 
     `deps` holds the declared partition mappings; None is Dagster's default. `is_product` marks what people and
-    products look at: marts, ML models, whatever nobody of ours reads. `as_of` is the moment at which it has its pairs:
+    products look at: marts, forecasts, what online services read. `as_of` is the moment at which it has its pairs:
     a calendar without an end gains them by the passing of time. `equal_versions` are other versions of the code that
     store the same as the present one.
     """

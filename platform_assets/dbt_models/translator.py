@@ -11,6 +11,7 @@ from dagster_dbt import DagsterDbtTranslator, DbtProject
 
 from platform_assets import partitions
 from platform_assets.asset_graph.completeness import Completeness, Storage
+from platform_assets.asset_graph.declared import PRODUCT
 from platform_assets.automation import when_upstream_complete
 from platform_assets.calendars import first_ambiguous_bound
 from platform_assets.teams import team_of
@@ -31,7 +32,7 @@ class LakeTranslator(DagsterDbtTranslator):
         spec = spec.replace_attributes(
             kinds={"dbt", "duckdb", storage},
             tags={**spec.tags, "layer": layer},
-            metadata={**spec.metadata, **_completeness(manifest, node, storage).metadata},
+            metadata={**spec.metadata, **_completeness(manifest, node, storage).metadata, **_product(node)},
         )
         return spec.replace_attributes(automation_condition=when_upstream_complete(spec))
 
@@ -69,6 +70,11 @@ class LakeTranslator(DagsterDbtTranslator):
             return None
         lookbacks = _meta(dbt_resource_props).get("lookback", {})
         return partitions.same_time(lookbacks.get(dbt_parent_resource_props["name"], 0))
+
+
+def _product(node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Marts are products of the graph, unless their `config.meta.product` says otherwise; so may be other models."""
+    return PRODUCT if _meta(node).get("product", node["fqn"][1] == "marts") else {}
 
 
 def grain_of(node: Mapping[str, Any]) -> str:

@@ -167,7 +167,7 @@ def _show(found: Plan, rows: int, console: Console) -> None:
             f"{rows:,} rows at stake. {_expected(found)}"
         )
         ends = ", ".join(f"{end.asset} ({end.pairs:,})" for end in found.end_points)
-        console.print(f"Reaches: {ends or 'no mart, ML model or forecast'}.", soft_wrap=True)
+        console.print(f"Reaches: {ends or 'nothing that is declared a product'}.", soft_wrap=True)
     for asset, partitions, words, count in runs_of_same(
         (pair.asset, pair.partition, pair.reason) for pair in found.refused
     ):
