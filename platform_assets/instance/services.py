@@ -119,7 +119,7 @@ def prepare(environment: Environment) -> None:
     open_home(environment, STEPS)
     environment.dagster_home.mkdir(parents=True, exist_ok=True)
     environment.landing.mkdir(parents=True, exist_ok=True)
-    (environment.dagster_home / "dagster.yaml").write_text(yaml.safe_dump(instance_settings(environment)))
+    _write_settings(environment)
     with dg.DagsterInstance.from_config(str(environment.dagster_home)) as instance:
         # Opening the storages creates their tables; processes that start together would race for it.
         instance.all_instigator_state()
@@ -138,10 +138,21 @@ def open_instance(environment: Environment) -> Iterator[dg.DagsterInstance]:
         HomeError: the home cannot be used as it is.
     """
     open_home(environment, STEPS)
-    if not (environment.dagster_home / "dagster.yaml").exists():
+    if (environment.dagster_home / "dagster.yaml").exists():
+        _write_settings(environment)
+    else:
         prepare(environment)
     with dg.DagsterInstance.from_config(str(environment.dagster_home)) as instance:
         yield instance
+
+
+def _write_settings(environment: Environment) -> None:
+    """Write `dagster.yaml` unless it is so already: an older version named launcher and storages by other modules."""
+    path, text = environment.dagster_home / "dagster.yaml", yaml.safe_dump(instance_settings(environment))
+    if not path.exists() or path.read_text() != text:
+        fresh = path.with_name(f"{path.name}.{os.getpid()}")
+        fresh.write_text(text)
+        fresh.replace(path)
 
 
 class Services(Client):

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from platform_assets.instance.client import Client, DagsterRefused
 from platform_assets.instance.code_server import wait_until_gone
 from platform_assets.instance.privacy import openness_of
-from platform_assets.instance.services import ServiceError, bound, instance_settings, running, running_at
+from platform_assets.instance.services import ServiceError, bound, instance_settings, open_instance, running, running_at
 from resources.environment import Environment
 from tests.patience import wait
 
@@ -240,3 +241,15 @@ def test_a_run_may_take_long_to_start_and_longer_where_a_setting_says_so() -> No
 
     assert limit() == 600
     assert limit(HEADWATER_RUN_START_SECONDS="3600") == 3600
+
+
+def test_settings_that_an_older_version_wrote_are_written_anew(environment: Environment) -> None:
+    environment.dagster_home.mkdir(parents=True)
+    file, text = environment.dagster_home / "dagster.yaml", yaml.safe_dump(instance_settings(environment))
+    file.write_text(text.replace("platform_assets.instance", "platform_assets.operations"))
+    with open_instance(environment) as instance:
+        assert type(instance.run_launcher).__name__ == "WarmRunLauncher"
+    assert file.read_text() == text
+    before = file.stat()
+    with open_instance(environment):
+        assert file.stat().st_ino == before.st_ino
