@@ -4,6 +4,7 @@ Belongs here: one engine a database, transactions that say whether they write, h
 any table.
 """
 
+import fcntl
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,8 +18,8 @@ import sqlalchemy as db
 from resources.sqlite_address import sqlite_path
 
 _BUSY_SECONDS = 60
-_CREATION, _WRITING = 4_731_902, 4_731_903
-"""Keys of the PostgreSQL advisory locks under which tables are created, and written to."""
+_CREATION, _WRITING, _LAUNCHING = 4_731_902, 4_731_903, 4_731_904
+"""Keys of PostgreSQL's advisory locks, under which tables are created, are written to, and recoveries are launched."""
 
 
 _NAMED_AT_ONCE = 10_000
@@ -47,6 +48,27 @@ def transaction(uri: str, tables: db.MetaData, writes: bool) -> Iterator[db.Conn
             # One writer at a time, as SQLite has it: two that replace the same rows would leave both of theirs.
             connection.execute(db.select(db.func.pg_advisory_xact_lock(_WRITING)))
         yield connection
+
+
+@contextmanager
+def launching_turn(uri: str) -> Iterator[None]:
+    """Be the only one, on any machine, who launches by what the database at `uri` says; its writers need not wait.
+
+    The turn ends with the process that holds it.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: the database does not answer.
+    """
+    file = sqlite_path(uri)
+    if file is None:
+        with _engine(uri).connect() as connection, connection.begin():
+            connection.execute(db.select(db.func.pg_advisory_xact_lock(_LAUNCHING)))
+            yield
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.with_name(f"{file.name}.launching").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def place_of(uri: str) -> str:

@@ -10,7 +10,7 @@ import sqlite3
 import struct
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields
 from functools import cached_property, reduce
 from hashlib import blake2b
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from sqlalchemy.dialects.postgresql import TEXT
 
-from resources.database import damage_of, in_parts, place_of, transaction
+from resources.database import damage_of, in_parts, launching_turn, place_of, transaction
 from resources.environment import Environment
 from resources.sqlite_address import sqlite_path
 
@@ -186,6 +186,7 @@ class Recovery:
         pairs: the partitions it rebuilds, by asset.
         roots: those of them that are computed whether or not anything they read has changed.
         backfills: the Dagster backfills that carry it out, the newest last.
+        is_begun: whether another one is being launched, or was when whoever launched it ended.
     """
 
     plan_id: str
@@ -193,6 +194,7 @@ class Recovery:
     pairs: Mapping[str, Sequence[str]]
     roots: Mapping[str, Sequence[str]]
     backfills: tuple[str, ...] = ()
+    is_begun: bool = False
 
 
 class Ledger(dg.ConfigurableResource["Ledger"]):
@@ -359,14 +361,20 @@ class Ledger(dg.ConfigurableResource["Ledger"]):
 
     @contextmanager
     def launching(self) -> Iterator["Launches"]:
-        """Hold the list of launched recoveries: nobody else launches one meanwhile, on any machine."""
-        with self._transaction(writes=True) as connection:
-            yield Launches(connection, self.environment)
+        """Hold the list of launched recoveries: nobody else launches one meanwhile, on any machine.
+
+        Receipts and attempts are written meanwhile, by the runs of other recoveries and of this one.
+        """
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(launching_turn(self.uri))
+            except db.exc.DBAPIError as error:
+                raise LedgerError(self._trouble(error)) from error
+            yield Launches(self)
 
     def recovery(self, plan_id: str) -> Recovery | None:
-        """The launched plan with that id."""
-        with self._transaction() as connection:
-            return Launches(connection, self.environment).get(plan_id)
+        """The launched plan with that id, or one that is being launched."""
+        return Launches(self).get(plan_id)
 
     def _current(self, asset: str, partitions: Sequence[str] | None) -> list[db.Row[Any]]:
         query = db.select(_RECEIPTS).where(self._mine(_RECEIPTS, asset), _RECEIPTS.c.current)
@@ -416,53 +424,73 @@ class Ledger(dg.ConfigurableResource["Ledger"]):
 
 
 class Launches:
-    """The launched recoveries of one environment, in the transaction of `Ledger.launching`."""
+    """The launched recoveries of one environment; they change while `Ledger.launching` is held."""
 
-    def __init__(self, connection: db.Connection, environment: str) -> None:
-        self._connection, self._environment = connection, environment
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
 
     def get(self, plan_id: str) -> Recovery | None:
-        """The launched plan with that id."""
+        """The recovery of the plan with that id."""
         return next(iter(self._read(_RECOVERIES.c.plan_id == plan_id)), None)
 
     def all(self) -> list[Recovery]:
-        """Every launched plan, the newest first."""
+        """Every recovery, that of the newest plan first."""
         return self._read(db.true())
+
+    def begin(self, recovery: Recovery) -> None:
+        """Note that a backfill is about to be launched: its first run may look for the recovery at once."""
+        known = self.get(recovery.plan_id)
+        self._write(known or recovery, [*(known.backfills if known else ()), _BEGUN], is_new=known is None)
 
     def add(self, recovery: Recovery, backfill: str) -> None:
         """Note that `backfill` carries out the recovery, or what remains of it."""
         known = self.get(recovery.plan_id)
-        if known:
-            mine = db.and_(self._mine(), _RECOVERIES.c.plan_id == recovery.plan_id)
-            backfills = json.dumps([*known.backfills, backfill])
-            self._connection.execute(db.update(_RECOVERIES).where(mine).values(backfills=backfills))
-            return
-        self._connection.execute(
-            db.insert(_RECOVERIES).values(
-                environment=self._environment,
-                plan_id=recovery.plan_id,
-                planned_at=recovery.planned_at,
-                pairs=json.dumps(recovery.pairs),
-                roots=json.dumps(recovery.roots),
-                backfills=json.dumps([backfill]),
+        self._write(known or recovery, [*(known.backfills if known else ()), backfill], is_new=known is None)
+
+    def drop(self, plan_id: str) -> None:
+        """Note that no backfill came of what was begun."""
+        known = self.get(plan_id)
+        if known and known.backfills:
+            self._write(known, known.backfills, is_new=False)
+        else:
+            with self._ledger._transaction(writes=True) as connection:
+                connection.execute(db.delete(_RECOVERIES).where(self._mine(), _RECOVERIES.c.plan_id == plan_id))
+
+    def _write(self, recovery: Recovery, backfills: Sequence[str], is_new: bool) -> None:
+        values = {
+            "environment": self._ledger.environment,
+            "plan_id": recovery.plan_id,
+            "planned_at": recovery.planned_at,
+            "pairs": json.dumps(recovery.pairs),
+            "roots": json.dumps(recovery.roots),
+            "backfills": json.dumps(backfills),
+        }
+        mine = db.and_(self._mine(), _RECOVERIES.c.plan_id == recovery.plan_id)
+        with self._ledger._transaction(writes=True) as connection:
+            connection.execute(
+                db.insert(_RECOVERIES).values(values)
+                if is_new
+                else db.update(_RECOVERIES).where(mine).values(backfills=values["backfills"])
             )
-        )
 
     def _mine(self) -> db.ColumnElement[bool]:
-        return _RECOVERIES.c.environment == self._environment
+        return _RECOVERIES.c.environment == self._ledger.environment
 
     def _read(self, which: db.ColumnElement[bool]) -> list[Recovery]:
         query = db.select(_RECOVERIES).where(self._mine(), which).order_by(_RECOVERIES.c.planned_at.desc())
-        return [
-            Recovery(
-                row.plan_id,
-                row.planned_at,
-                json.loads(row.pairs),
-                json.loads(row.roots),
-                tuple(json.loads(row.backfills)),
-            )
-            for row in self._connection.execute(query)
-        ]
+        with self._ledger._transaction() as connection:
+            rows = connection.execute(query).all()
+        found = []
+        for row in rows:
+            backfills = json.loads(row.backfills)
+            launched = tuple(backfill for backfill in backfills if backfill != _BEGUN)
+            pairs, roots = json.loads(row.pairs), json.loads(row.roots)
+            found.append(Recovery(row.plan_id, row.planned_at, pairs, roots, launched, _BEGUN in backfills))
+        return found
+
+
+_BEGUN = ""
+"""Stands among a recovery's backfills for the one that is being launched."""
 
 
 def digest(*parts: object) -> str:

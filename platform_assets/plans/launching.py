@@ -7,8 +7,10 @@ Belongs here: what must hold before a plan is launched, launching it, following 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import dagster as dg
+from dagster._core.execution.backfill import BulkActionsFilter
 
 from platform_assets.asset_graph.published import GraphError
 from platform_assets.asset_graph.selections import SelectionError
@@ -68,7 +70,8 @@ def launch(plan: Plan, inspector: Inspector, client: Client) -> Launched:
             "HEADWATER_ENV to that, or make a plan here"
         )
     with ledger.launching() as launches:
-        if known := launches.get(plan.id):
+        _settle(launches, inspector.instance)
+        if (known := launches.get(plan.id)) and known.backfills:
             status = client.backfill(known.backfills[-1])
             if not status.ended:
                 return Launched(plan.id, status.id, status.targeted, already_running=True)
@@ -81,11 +84,34 @@ def launch(plan: Plan, inspector: Inspector, client: Client) -> Launched:
                 "the asset graph is another one than when the plan was made, so make the plan again:\n"
                 + "\n".join(changes)
             )
-        backfill = client.launch_backfill(
-            f"recovery of {left.pair_count} pairs", _ranges(left), {PLAN: plan.id, CUT_OFF: "true"}
-        )
+        # Noted first: the backfill's first run asks for the recovery, and may begin before this process goes on.
+        launches.begin(_recovery(plan))
+        try:
+            backfill = client.launch_backfill(
+                f"recovery of {left.pair_count} pairs", _ranges(left), {PLAN: plan.id, CUT_OFF: "true"}
+            )
+        except DagsterRefused:
+            launches.drop(plan.id)
+            raise
         launches.add(_recovery(plan), backfill)
     return Launched(plan.id, backfill, left.pair_count)
+
+
+def _settle(launches: Launches, instance: dg.DagsterInstance) -> None:
+    """Find out of each launch that was begun, by somebody who has ended since, whether Dagster heard of it."""
+    for begun in launches.all():
+        if begun.is_begun:
+            since = datetime.fromtimestamp(begun.planned_at, UTC)
+            made = [
+                backfill.backfill_id
+                for backfill in instance.get_backfills(BulkActionsFilter(created_after=since))
+                if backfill.tags.get(PLAN) == begun.plan_id
+            ]
+            unknown = [backfill for backfill in made if backfill not in begun.backfills]
+            if unknown:
+                launches.add(begun, unknown[0])
+            else:
+                launches.drop(begun.plan_id)
 
 
 def done_since(plan: Plan, inspector: Inspector) -> Callable[[str, str], bool]:
@@ -151,7 +177,7 @@ def dagster_of(environment: Environment, may_start: bool) -> Iterator[Client]:
 def _refuse_overlap(plan: Plan, launches: Launches, client: Client) -> None:
     mine = {selection.asset: set(selection.partitions) for selection in plan.selections}
     for other in launches.all():
-        if other.plan_id == plan.id:
+        if other.plan_id == plan.id or not other.backfills:
             continue
         shared = [f"{asset}@{key}" for asset, keys in other.pairs.items() for key in mine.get(asset, set()) & set(keys)]
         if shared and not client.backfill(other.backfills[-1]).ended:

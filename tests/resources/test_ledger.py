@@ -26,7 +26,7 @@ from resources.ledger import (
     schema_text,
     sum_of,
 )
-from tests.patience import PATIENCE_SECONDS
+from tests.patience import PATIENCE_SECONDS, SOON_SECONDS, slowness
 
 NAME = "shop/product_days"
 RAW = Input("shop/raw_sales", "2017-01-01", "id-of-raw", "content-of-raw")
@@ -286,15 +286,36 @@ def test_a_launched_plan_is_remembered_with_its_backfills(ledger: Ledger) -> Non
     assert Ledger(uri=ledger.uri, environment="dev-a").recovery("plan-1") is None
 
 
-def test_a_launch_that_breaks_off_leaves_nothing(ledger: Ledger) -> None:
+def test_a_launch_that_breaks_off_is_found_begun_and_ends_as_it_turns_out(ledger: Ledger) -> None:
     def breaks_off() -> None:
         with ledger.launching() as launches:
-            launches.add(PLAN, "one")
+            launches.begin(PLAN)
             raise OSError("the web server is gone")
 
     with pytest.raises(OSError, match="gone"):
         breaks_off()
-    assert ledger.recovery("plan-1") is None
+    # Whoever was launched finds it, and the next launcher what is to be found out.
+    assert ledger.recovery("plan-1") == replace(PLAN, is_begun=True)
+    with ledger.launching() as launches:
+        launches.drop("plan-1")
+        assert launches.all() == []
+        launches.begin(PLAN)
+        launches.add(PLAN, "one")
+    with pytest.raises(OSError, match="gone"):
+        breaks_off()
+    assert ledger.recovery("plan-1") == replace(PLAN, backfills=("one",), is_begun=True)
+    with ledger.launching() as launches:
+        launches.drop("plan-1")
+    assert ledger.recovery("plan-1") == replace(PLAN, backfills=("one",))
+
+
+def test_receipts_are_written_while_a_recovery_is_being_launched(ledger: Ledger) -> None:
+    with ledger.launching() as launches:
+        launches.begin(PLAN)
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(ledger.begin, {NAME: ["2017-01-01"]}, "run-1").result(SOON_SECONDS * slowness())
+        launches.add(PLAN, "one")
+    assert [attempt.run_id for attempt in ledger.attempts()] == ["run-1"]
 
 
 def test_of_two_that_launch_at_the_same_time_the_second_sees_the_first(ledger: Ledger) -> None:
