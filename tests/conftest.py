@@ -10,6 +10,9 @@ from typing import Any
 
 import dagster as dg
 import pytest
+
+# Before Feast, which sets the filters of warnings anew: sqlglot asks for what tells everybody to move on.
+import sqlglot  # noqa: F401
 from dagster._core.definitions.assets.graph.asset_graph import AssetNode
 from hypothesis import HealthCheck, settings
 
