@@ -11,6 +11,7 @@ from types import ModuleType
 import dagster as dg
 
 from ml_assets.declaration_error import DeclarationError
+from ml_assets.discovery import declaring
 from ml_assets.sdk.declarations import Model
 
 _FOLDER = Path(__file__).parent
@@ -47,8 +48,8 @@ def declared_assets(folder: Path = _FOLDER, package: str = "ml_assets") -> list[
 
 
 def _projects(folder: Path, package: str) -> Iterator[ModuleType]:
-    for path in sorted(folder.glob("*/project.py")):
-        yield importlib.import_module(f"{package}.{path.parent.name}.project")
+    for name in declaring(folder, "project.py"):
+        yield importlib.import_module(f"{package}.{name}.project")
 
 
 def _named(project: ModuleType) -> str:

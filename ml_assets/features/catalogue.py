@@ -8,11 +8,14 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from typing import TypeAlias
 
 from ml_assets.declaration_error import DeclarationError
+from ml_assets.discovery import declaring
 from ml_assets.features.views import Entity, FeatureService, FeatureView, OnDemandTransform
 
 _FOLDER = Path(__file__).parents[1]
+_Declared: TypeAlias = FeatureView | OnDemandTransform | FeatureService
 
 
 @dataclass(frozen=True)
@@ -83,14 +86,23 @@ def declared_in(folder: Path, package: str) -> Catalogue:
         package: its name, to import the modules by.
 
     Raises:
-        DeclarationError: two declarations have one name, or one refers to what is declared nowhere.
+        DeclarationError: two declarations have one name, one refers to what is declared nowhere, or a file has none.
     """
-    paths = sorted(folder.glob("*/feature_views.py"))
-    modules = [importlib.import_module(f"{package}.{path.parent.name}.feature_views") for path in paths]
-    # A module may import what another one declares; both have the same object then.
-    found = {id(one): one for module in modules for one in vars(module).values()}.values()
+    found: dict[int, _Declared] = {}
+    files: dict[str, str] = {}
+    for place in declaring(folder, "feature_views.py"):
+        module = importlib.import_module(f"{package}.{place}.feature_views")
+        file = f"{package}/{place}/feature_views.py"
+        declared = [one for one in vars(module).values() if isinstance(one, _Declared)]
+        if not declared:
+            raise DeclarationError(f"{file} declares nothing: give it a feature view, or remove it")
+        for one in declared:
+            # A module may import what another one declares; both have the same object then.
+            if id(one) not in found and files.setdefault(one.name, file) != file:
+                raise DeclarationError(f"{one.name!r} is declared twice, in {files[one.name]} and {file}; rename one")
+            found[id(one)] = one
     return Catalogue(
-        tuple(one for one in found if isinstance(one, FeatureView)),
-        tuple(one for one in found if isinstance(one, OnDemandTransform)),
-        tuple(one for one in found if isinstance(one, FeatureService)),
+        tuple(one for one in found.values() if isinstance(one, FeatureView)),
+        tuple(one for one in found.values() if isinstance(one, OnDemandTransform)),
+        tuple(one for one in found.values() if isinstance(one, FeatureService)),
     )

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import date
 from itertools import groupby
 
+import dagster as dg
+
 from platform_assets.asset_graph.graph import Graph, Node
 
 _NAMED_PAIR = re.compile(r"([\w-]+/[\w-]+)@[^\s;,]+")
@@ -36,7 +38,7 @@ class Span:
         """
         first, dots, last = text.partition("..")
         last = last if dots else first
-        if not first or not last:
+        if not first or not last or ".." in last:
             raise SelectionError(f"{text!r} is no range of partitions: give one key, or two as 2017-03-01..2017-03-31")
         for bound in (first, last):
             if _DAY.fullmatch(bound) and not _is_day(bound[:10]):
@@ -130,7 +132,10 @@ def runs_of_same(pairs: Iterable[tuple[str, str, str]]) -> Iterator[tuple[str, s
 def _outside(node: Node, span: Span) -> str:
     if node.calendar is None:
         return f"{node.name} has no partitions: leave {span} out"
-    return f"{node.name} has no partition {span}; its partitions run from {node.pairs[0]} to {node.pairs[-1]}"
+    said = f"{node.name} has no partition {span}; its partitions run from {node.pairs[0]} to {node.pairs[-1]}"
+    before = [key for key in node.pairs if key < span.first]
+    holds = isinstance(node.calendar, dg.TimeWindowPartitionsDefinition) and before and span.last <= node.pairs[-1]
+    return f"{said}, of which {before[-1]} is the one before" if holds else said
 
 
 def _is_day(text: str) -> bool:

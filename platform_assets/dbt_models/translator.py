@@ -73,8 +73,15 @@ class LakeTranslator(DagsterDbtTranslator):
 
 
 def _product(node: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Marts are products of the graph, unless their `config.meta.product` says otherwise; so may be other models."""
-    return PRODUCT if _meta(node).get("product", node["fqn"][1] == "marts") else {}
+    """Marts are products of the graph, unless their `config.meta.product` says otherwise; so may be other models.
+
+    Raises:
+        ValueError: it says neither true nor false.
+    """
+    said = _meta(node).get("product", node["fqn"][1] == "marts")
+    if not isinstance(said, bool):
+        raise ValueError(f"{node['original_file_path']}: config.meta.product is {said!r}; allowed: true, false")
+    return PRODUCT if said else {}
 
 
 def grain_of(node: Mapping[str, Any]) -> str:

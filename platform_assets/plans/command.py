@@ -59,6 +59,9 @@ def plan(
     """
     if not (redelivered or heals or ref):
         raise click.UsageError("say what to plan for: --changed ASSET@A..B, --unhealthy, or --code GIT_REF")
+    if not heals and (assets or partitions):
+        given = " ".join(assets) or f"--partitions {partitions}"
+        raise click.UsageError(f"{given} says what to heal: add --unhealthy, or leave it out")
     if output and not output.absolute().parent.is_dir():
         raise click.UsageError(f"-o {output}: there is no folder {output.absolute().parent}; create it first")
     with _inspecting() as inspector:

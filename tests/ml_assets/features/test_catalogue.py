@@ -43,7 +43,21 @@ def test_a_new_folder_s_views_are_found_without_any_list(folders: Path) -> None:
 def test_views_of_two_folders_with_one_name_are_refused(folders: Path) -> None:
     declare(folders, "one_features", VIEW.format(name="LOAVES"))
     declare(folders, "two_features", VIEW.format(name="LOAVES"))
-    with pytest.raises(DeclarationError, match="declared twice: loaves"):
+    said = "'loaves' is declared twice, in teams/one_features/feature_views.py and teams/two_features/feature_views.py"
+    with pytest.raises(DeclarationError, match=said):
+        declared_in(folders, "teams")
+
+
+def test_a_file_that_declares_nothing_is_refused(folders: Path) -> None:
+    declare(folders, "empty_features", "VIEW = 1")
+    with pytest.raises(DeclarationError, match=r"teams/empty_features/feature_views.py declares nothing"):
+        declared_in(folders, "teams")
+
+
+@pytest.mark.parametrize("name", ["pricing.bak", "my-team", "2nd"])
+def test_a_folder_that_cannot_be_imported_is_named(folders: Path, name: str) -> None:
+    declare(folders, name, VIEW.format(name="LOAVES"))
+    with pytest.raises(DeclarationError, match=f"teams/{name}/feature_views.py cannot be imported: rename the folder"):
         declared_in(folders, "teams")
 
 

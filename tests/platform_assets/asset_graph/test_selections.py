@@ -102,7 +102,7 @@ def test_a_span_of_keys_without_time_follows_their_declared_order(graph: Graph) 
     assert Span("west", "east").keys(regions) == ["west", "east"]
 
 
-@pytest.mark.parametrize("text", ["", "..", "2017-03-01..", "..2017-03-01"])
+@pytest.mark.parametrize("text", ["", "..", "2017-03-01..", "..2017-03-01", "2017-03-01..2017-03-02..2017-03-03"])
 def test_a_span_without_a_bound_is_refused(text: str) -> None:
     with pytest.raises(SelectionError, match="is no range of partitions: give one key, or two as"):
         Span.of(text)
@@ -173,6 +173,7 @@ def test_a_pair_is_named_by_asset_and_partition(graph: Graph) -> None:
         ("shop/days", "shop/days has partitions: name one, as shop/days@2017-03-10"),
         ("shop/days@", "shop/days has partitions: name one, as shop/days@2017-03-10"),
         ("shop/days@2018-01-01", "shop/days has no partition 2018-01-01; its partitions run from 2017-03-01 to"),
+        ("shop/weeks@2017-03-03", "from 2017-02-27 to 2017-03-06, of which 2017-02-27 is the one before"),
         ("shop/products@2017-03-01", "shop/products has no partitions: leave 2017-03-01 out"),
         ("shop/dayz@2017-03-01", "did you mean shop/days"),
     ],

@@ -36,3 +36,10 @@ def test_a_plan_is_not_made_for_a_folder_that_does_not_exist(tmp_path: Path) -> 
     done = CliRunner().invoke(plan, ["--unhealthy", "-o", str(tmp_path / "nowhere" / "plan.json")])
     assert done.exit_code == 2
     assert f"there is no folder {tmp_path / 'nowhere'}; create it first" in done.output
+
+
+@pytest.mark.parametrize("given", [["commerce"], ["--partitions", "2017-01-01..2017-01-02"]])
+def test_what_to_heal_without_healing_is_refused(given: list[str]) -> None:
+    done = CliRunner().invoke(plan, ["--changed", "commerce/baskets@2017-03-01", *given])
+    assert done.exit_code == 2
+    assert f"{' '.join(given)} says what to heal: add --unhealthy, or leave it out" in done.output
