@@ -439,13 +439,11 @@ class Launches:
 
     def begin(self, recovery: Recovery) -> None:
         """Note that a backfill is about to be launched: its first run may look for the recovery at once."""
-        known = self.get(recovery.plan_id)
-        self._write(known or recovery, [*(known.backfills if known else ()), _BEGUN], is_new=known is None)
+        self._append(recovery, _BEGUN)
 
     def add(self, recovery: Recovery, backfill: str) -> None:
         """Note that `backfill` carries out the recovery, or what remains of it."""
-        known = self.get(recovery.plan_id)
-        self._write(known or recovery, [*(known.backfills if known else ()), backfill], is_new=known is None)
+        self._append(recovery, backfill)
 
     def drop(self, plan_id: str) -> None:
         """Note that no backfill came of what was begun."""
@@ -455,6 +453,10 @@ class Launches:
         else:
             with self._ledger._transaction(writes=True) as connection:
                 connection.execute(db.delete(_RECOVERIES).where(self._mine(), _RECOVERIES.c.plan_id == plan_id))
+
+    def _append(self, recovery: Recovery, backfill: str) -> None:
+        known = self.get(recovery.plan_id)
+        self._write(known or recovery, [*(known.backfills if known else ()), backfill], is_new=known is None)
 
     def _write(self, recovery: Recovery, backfills: Sequence[str], is_new: bool) -> None:
         values = {

@@ -1,7 +1,7 @@
 """What the pricing project came to: its folds, its champion, the prices it recommends, what it serves online.
 
-Belongs here: reading these results from their tables and showing them. Not here: computing any (`ml_assets/`, which
-this package does not import: tables and columns are named here).
+Belongs here: reading these results from their tables and showing them. Not here: computing any (`backtest.py`,
+`recommendation.py`).
 """
 
 from collections.abc import Mapping, Sequence
